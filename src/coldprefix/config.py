@@ -1,0 +1,332 @@
+"""The configuration: one typed model from which come its checks, its schema file and its reference page.
+
+A value is wrong in one of three ways, and each is reported with its path in config.yaml and what to write instead: a key
+that does not exist, a value of the wrong type or range, and values that cannot be combined (see `Config.check`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from coldprefix.errors import ColdprefixError
+
+PhaseName = Literal["phase1", "phase2", "phase3a", "phase3b"]
+State = Literal["hit", "miss"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+
+# phase -> (engine, interface); the words of the study
+PHASES: dict[str, tuple[str, str]] = {
+    "phase1": ("vllm", "http"),
+    "phase2": ("vllm", "python"),
+    "phase3a": ("llamacpp", "http"),
+    "phase3b": ("llamacpp", "python"),
+}
+
+# Architectures that llama.cpp's converter refuses, with its own words.
+REFUSED_BY_LLAMACPP = {"OPTForCausalLM": 'convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported"'}
+
+
+def _as_list(value: Any) -> Any:
+    """`--config phases=phase3a,phase3b` arrives as one string."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class Strict(BaseModel):
+    """A section of config.yaml: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Lengths(Strict):
+    """The parts of a prompt, in tokens."""
+
+    A: int = Field(ge=1, description="Tokens of context A, which a miss drops.")
+    B: int = Field(ge=1, description="Tokens of context B.")
+    Q: int = Field(ge=1, description="Tokens of the question that is appended.")
+
+
+class LlamaCpp(Strict):
+    """Settings of llama.cpp, equal for llama-server (phase3a) and llama-cpp-python (phase3b)."""
+
+    context_tokens: int = Field(ge=16, description="Context of one slot, in tokens; capped at the model's positions.")
+    batch_tokens: int = Field(ge=1, description="n_batch: most prompt tokens submitted to one llama_decode; capped at the context.")
+    ubatch_tokens: int = Field(ge=1, description="n_ubatch: most prompt tokens computed in one graph.")
+    gpu_layers: int = Field(ge=-1, description="Layers offloaded to the GPU; -1 means all. Ignored on cpu.")
+    flash_attention: bool = Field(description="Flash attention. The binding's own default is off, the server's auto.")
+    slots: int = Field(ge=1, description="llama-server's slots (--parallel). The binding has one sequence.")
+    host_cache_mib: int = Field(
+        ge=0,
+        description="llama-server keeps replaced prompts in host memory and restores them (--cache-ram, 8192 by default). "
+        "0 turns that off; with more, a repeated miss becomes a hit.",
+    )
+    prompt_cache: bool = Field(description="Reuse the longest common prefix of the slot (cache_prompt). Off: nothing can hit.")
+
+
+class Vllm(Strict):
+    """Settings of vLLM, equal for `vllm serve` (phase1) and `LLM` (phase2)."""
+
+    context_tokens: int = Field(ge=16, description="max_model_len, in tokens; capped at the model's positions.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(description="auto: bfloat16 on cpu, float16 on cuda.")
+    prefix_caching: bool = Field(description="Automatic prefix caching. Off: nothing can hit.")
+    block_tokens: Literal["auto", 16, 32, 64, 128] = Field(description="KV block size; auto is the engine's own (128 on cpu, 16 on cuda).")
+    kv_cache_gib: int = Field(ge=1, description="Memory of the KV block pool, in GiB.")
+    batch_tokens: int = Field(ge=16, description="max_num_batched_tokens: most tokens computed in one step.")
+    enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
+
+
+class StandinModel(Strict):
+    """A real architecture with deterministic random weights, generated here: no network."""
+
+    source: Literal["standin"]
+    architecture: Literal["GPT2LMHeadModel", "OPTForCausalLM"]
+    layers: int = Field(ge=1)
+    width: int = Field(ge=32, description="Embedding width; a multiple of 32 times heads.")
+    heads: int = Field(ge=1)
+    positions: int = Field(ge=64, description="Trained context length, in tokens.")
+    vocabulary: int = Field(ge=50257, description="At least GPT-2's 50257, whose tokenizer is used.")
+    seed: int = Field(ge=0)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Expected sha256 of model.safetensors.")
+
+
+class HubModel(Strict):
+    """A repository of the Hugging Face Hub at a pinned revision."""
+
+    source: Literal["hub"]
+    repository: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="owner/name")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="A full commit hash, never a branch: a branch moves.")
+    architecture: str = Field(pattern=r"^[A-Za-z0-9_]+$", description='"architectures" in its config.json.')
+    positions: int = Field(ge=64, description="Trained context length, in tokens.")
+    vocabulary: int = Field(ge=256)
+    files: dict[str, str | None] = Field(
+        min_length=2, description="File name: sha256. Null: the first download records it, says so, and later ones must agree."
+    )
+    convert_pickle: str | None = Field(
+        default=None,
+        description="A file of weights that exists as a pickle only. It is read with torch.load(weights_only=True) and written as "
+        "model.safetensors; no engine sees the pickle.",
+    )
+
+
+Model = Annotated[StandinModel | HubModel, Field(discriminator="source")]
+
+
+class Override(Strict):
+    """Values of some cells only."""
+
+    trials: int | None = Field(default=None, ge=1)
+    settle_ms: int | None = Field(default=None, ge=0)
+    stream_tokens: int | None = Field(default=None, ge=2)
+    content: Literal["fresh", "repeated"] | None = None
+    reset: Literal["never", "trial"] | None = None
+    max_rejected: float | None = Field(default=None, ge=0, le=1)
+
+
+class Figures(Strict):
+    """How figures look; changing it measures nothing."""
+
+    column_in: float = Field(gt=1, description="Width of a column of the paper, in inches.")
+    text_in: float = Field(gt=2, description="Width of the text block, in inches.")
+    font_pt: float = Field(ge=5, le=14, description="Size of the text, in points.")
+    png_dpi: int = Field(ge=50, le=1200)
+
+
+class Config(Strict):
+    """config.yaml."""
+
+    model: Name = Field(description="The model of every phase that does not name its own; a key of `models`.")
+    phase_models: dict[PhaseName, Name] = Field(default={}, description="Phases with a model of their own.")
+    phases: Annotated[list[PhaseName], BeforeValidator(_as_list)] = Field(min_length=1, description="The phases to measure.")
+    states: Annotated[list[State], BeforeValidator(_as_list)] = Field(min_length=1, description="Cache states to measure.")
+    configurations: dict[Name, Lengths] = Field(min_length=1, description="Name: the token lengths of A, B and Q.")
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(description="auto is cuda where an NVIDIA driver is loaded, else cpu.")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        description="Threads of an engine on the CPU; auto is the number of physical cores this process may use."
+    )
+    seed: int = Field(ge=0, description="Seed of every prompt.")
+    trials: int = Field(ge=1, description="Trials per cell and replicate, burn-in not counted.")
+    burn_in: int = Field(ge=0, description="First trials of a fresh server: kept and marked, not in the statistics.")
+    replicates: int = Field(ge=1, description="Fresh servers per cell, each with all its trials.")
+    settle_ms: int = Field(ge=0, description="Pause before each query, in ms.")
+    stream_tokens: int = Field(ge=2, description="Tokens generated by the streaming query, for the throughput.")
+    content: Literal["fresh", "repeated"] = Field(
+        description="fresh: new prompts in every trial. repeated: the same prompts in every trial, as in the original study, whose "
+        "misses were hits from the second trial on."
+    )
+    reset: Literal["never", "trial"] = Field(description="trial: empty the engine's cache before every trial, and check that it is empty.")
+    max_rejected: float = Field(ge=0, le=1, description="A cell with a larger share of rejected trials fails.")
+    cells: dict[str, Override] = Field(default={}, description="Values of single cells: phase/configuration/state, * matches any.")
+    llamacpp: LlamaCpp
+    vllm: Vllm
+    timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")
+    start_timeout_s: float = Field(gt=0, description="Longest wait for a server to be ready, in seconds.")
+    figures: Figures
+    models: dict[Name, Model] = Field(min_length=1)
+
+    def model_of(self, phase: str) -> str:
+        """Name of the model that ``phase`` runs."""
+        return self.phase_models.get(phase, self.model)  # type: ignore[call-overload, no-any-return]
+
+    @model_validator(mode="after")
+    def check(self) -> Config:
+        """Combinations that cannot work. Raises ValueError with one line per problem, each starting with a key's path."""
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        for key, listed in (("phases", self.phases), ("states", self.states)):
+            if len(set(listed)) < len(listed):
+                yield f"{key}: {listed} names something twice; write each once"
+        for phase in [None, *PHASES]:
+            if phase is not None and phase not in self.phase_models:
+                continue
+            key = "model" if phase is None else f"phase_models.{phase}"
+            name = self.model if phase is None else self.model_of(phase)
+            if name not in self.models:
+                yield f"{key}: there is no model {name!r}{_suggest(name, self.models)}; the models are {', '.join(self.models)}"
+        for phase in self.phases:
+            if self.model_of(phase) in self.models:
+                yield from self._problems_of(phase)
+        for name, model in self.models.items():
+            if isinstance(model, StandinModel) and model.width % (32 * model.heads):
+                yield f"models.{name}.width: {model.width} is not a multiple of 32 x heads ({32 * model.heads})"
+            if isinstance(model, HubModel):
+                yield from _hub_problems(name, model)
+        if self.llamacpp.ubatch_tokens > self.llamacpp.batch_tokens:
+            yield f"llamacpp.ubatch_tokens: {self.llamacpp.ubatch_tokens} is more than batch_tokens ({self.llamacpp.batch_tokens}); write at most that"
+        for pattern in self.cells:
+            if not re.fullmatch(r"(phase\w+|\*)/([\w.*-]+)/(hit|miss|\*)", pattern):
+                yield f'cells: {pattern!r} is not phase/configuration/state; write for example "phase3b/A512_B256/miss" or "*/*/miss"'
+            elif not any(matches(pattern, cell) for cell in self.all_cells()):
+                yield f"cells: {pattern!r} matches no cell; the cells are made of {list(self.phases)} x {list(self.configurations)} x {list(self.states)}"
+
+    def _problems_of(self, phase: str) -> Iterator[str]:
+        """Problems of one phase with its model."""
+        engine, _ = PHASES[phase]
+        name = self.model_of(phase)
+        key = f"phase_models.{phase}" if phase in self.phase_models else "model"
+        model = self.models[name]
+        if engine == "llamacpp" and model.architecture in REFUSED_BY_LLAMACPP:
+            yield (
+                f"{key}: {phase} runs llama.cpp, which cannot run {name} ({REFUSED_BY_LLAMACPP[model.architecture]}); "
+                f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
+            )
+        settings: LlamaCpp | Vllm = self.llamacpp if engine == "llamacpp" else self.vllm
+        context = min(settings.context_tokens, model.positions)
+        limit = f"{model.positions} positions of {name}" if context == model.positions else f"{engine}.context_tokens"
+        for configuration, lengths in self.configurations.items():
+            needed = lengths.A + lengths.B + lengths.Q + self.stream_tokens
+            if needed > context:
+                yield (
+                    f"configurations.{configuration}: A + B + Q + stream_tokens = {needed} tokens do not fit the {context} tokens of "
+                    f"{phase} ({limit}); shorten them by {needed - context}"
+                )
+        if engine == "vllm" and not self.vllm.prefix_caching and "hit" in self.states:
+            yield "vllm.prefix_caching: false makes every hit a miss; write true, or states: [miss]"
+        if engine == "llamacpp" and not self.llamacpp.prompt_cache and "hit" in self.states:
+            yield "llamacpp.prompt_cache: false makes every hit a miss; write true, or states: [miss]"
+
+    def all_cells(self) -> list[tuple[str, str, str]]:
+        """(phase, configuration, state) of every cell, in the order of the configuration."""
+        return [(p, c, s) for p in self.phases for c in self.configurations for s in self.states]
+
+
+def matches(pattern: str, cell: tuple[str, str, str]) -> bool:
+    """Does "phase/configuration/state" with * for any match the cell?"""
+    return all(p in ("*", part) for p, part in zip(pattern.split("/"), cell, strict=True))
+
+
+def _hub_problems(name: str, model: HubModel) -> Iterator[str]:
+    for file in model.files:
+        if file.startswith(("/", "-")) or ".." in Path(file).parts or not re.fullmatch(r"[\w./-]+", file):
+            yield f"models.{name}.files: {file!r} is not the name of a file inside the repository"
+        pickled = file.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))
+        if pickled and file != model.convert_pickle:
+            yield f"models.{name}.files: {file!r} is a pickle, which can run code; name the .safetensors file instead"
+    for file, sha256 in model.files.items():
+        if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            yield f"models.{name}.files.{file}: {sha256!r} is not a sha256 (64 hex digits); write null if it is not known"
+    if model.convert_pickle and model.convert_pickle not in model.files:
+        yield f"models.{name}.convert_pickle: {model.convert_pickle!r} is not among files"
+    if not model.convert_pickle and not any(file.endswith(".safetensors") for file in model.files):
+        yield f"models.{name}.files: no .safetensors file among them; weights are read from safetensors only"
+    if "config.json" not in model.files:
+        yield f"models.{name}.files: config.json is missing; every engine needs it"
+
+
+def _suggest(word: str, choices: Mapping[str, Any] | list[str]) -> str:
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that exist in the section where an unknown key was found."""
+    model: Any = Config
+    for part in location[:-1]:
+        if model is Config and part in ("models", "configurations", "cells"):
+            model = {"models": None, "configurations": Lengths, "cells": Override}[str(part)]
+        elif model is None and part in ("standin", "hub"):
+            model = StandinModel if part == "standin" else HubModel
+        elif isinstance(model, type) and part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return list(model.model_fields) if isinstance(model, type) else []
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per mistake: the key's path, what is wrong, what to write instead."""
+    lines = []
+    for item in error.errors(include_url=False):
+        location = item["loc"]
+        path = ".".join(str(part) for part in location if part not in ("standin", "hub", "literal['auto']", "constrained-int"))
+        path = re.sub(r"\.(literal\[.*?\]|constrained-\w+|int|str)$", "", path)
+        kind, context, value = item["type"], item.get("ctx", {}), item["input"]
+        if kind == "extra_forbidden":
+            siblings = _siblings(location)
+            text = f"there is no such key{_suggest(str(location[-1]), siblings)}; the keys here are {', '.join(siblings)}"
+        elif kind == "missing":
+            text = "this key is missing; config.yaml in the repository shows it with its meaning"
+        elif kind == "value_error":
+            lines.extend(str(context["error"]).splitlines())
+            continue
+        elif kind == "literal_error":
+            choices = re.findall(r"'([^']+)'", context["expected"])
+            text = f"{value!r} is not {context['expected']}{_suggest(str(value), choices)}"
+        else:
+            message = item["msg"].replace("Input should be", "should be")
+            text = f"{value!r}: {message[0].lower()}{message[1:]}"
+        if path and f"{path}: {text}" not in lines:
+            lines.append(f"{path}: {text}")
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def parse(values: Mapping[str, Any]) -> Config:
+    """Check a configuration as Snakemake or YAML read it.
+
+    Raises:
+        ColdprefixError: lists every mistake with its path and a correction.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ColdprefixError(f"the configuration cannot be used:\n{_explain(error)}") from None
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ColdprefixError(f"cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ColdprefixError(f"{path} must hold keys and values, like the config.yaml of the repository")
+    return parse(values)
