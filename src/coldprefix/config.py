@@ -28,6 +28,9 @@ PHASES: dict[str, tuple[str, str]] = {
     "phase3b": ("llamacpp", "python"),
 }
 
+# Part of the identity of every stand-in model: raise it when the bytes that standin.py makes change.
+STANDIN_FORMAT = 1
+
 # Architectures that llama.cpp's converter refuses, with its own words.
 REFUSED_BY_LLAMACPP = {"OPTForCausalLM": 'convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported"'}
 

@@ -2,7 +2,7 @@
 
 Latency depends on shapes, dtype and lengths, not on the values of the weights, as long as the number of generated tokens
 is forced (it is). The weights are uniform, drawn as 16-bit integers from PCG64 and scaled with exact arithmetic, so that
-every machine makes the same bytes. The tokenizer is GPT-2's own, which llama.cpp's source carries as a vocabulary file.
+every machine makes the same bytes (raise config.STANDIN_FORMAT if they must change). The tokenizer is GPT-2's own, which llama.cpp's source carries as a vocabulary file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from coldprefix.errors import ColdprefixError
 
-FORMAT = 1  # raise it when the bytes of a stand-in change: it is part of the identity of every stand-in
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY_FILE = "models/ggml-vocab-gpt-2.gguf"  # in llama.cpp's source
 

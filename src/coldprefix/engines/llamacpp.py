@@ -1,0 +1,82 @@
+"""What llama-server and llama-cpp-python have in common: one library, and the log in which it says what is in force."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from coldprefix import environments
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
+
+# The binding's commit and the library's must be the same: its ctypes structures assume it. Both come from one sdist.
+LIBRARIES = re.compile(r"lib(llama|ggml)[\w-]*\.so")
+
+
+def context_tokens(job: Job) -> int:
+    """The context of one slot: as configured, but never above the positions the model was trained with."""
+    assert job.llamacpp is not None
+    return min(job.llamacpp.context_tokens, job.model.positions)
+
+
+def build_folder(job: Job) -> Path:
+    """Folder of llama-server and of the libraries that both interfaces load."""
+    return environments.ensure_llamacpp(job.accelerator)
+
+
+@cache
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def loaded_libraries(pid: int | str) -> dict[str, str]:
+    """sha256 of each llama.cpp library that a process has mapped, by file name, from /proc/PID/maps.
+
+    Raises:
+        ColdprefixError: two libraries of the same name from different folders.
+    """
+    paths = {Path(line.split(maxsplit=5)[5]) for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if ".so" in line}
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in paths if LIBRARIES.match(p.name)):
+        name = re.sub(r"\.so.*", ".so", path.name)
+        if name in found:
+            raise ColdprefixError(f"process {pid} has loaded {name} twice: {found[name]} and {path}")
+        found[name] = path
+    # Only these two compute: what else a process maps (server code, mtmd) differs between the interfaces by design.
+    computing = {"libllama.so", "libggml.so", "libggml-base.so", "libggml-cpu.so", "libggml-cuda.so"}
+    return {name: _sha256(path) for name, path in found.items() if name in computing}
+
+
+def settings_from_log(log: str) -> dict[str, Any]:
+    """Read what libllama prints when it makes a context (src/llama-context.cpp, src/llama-kv-cache.cpp).
+
+    Takes the last context of the log: llama-server makes a trial one first when it fits parameters to memory.
+
+    Raises:
+        ColdprefixError: the lines are not there, as after an upgrade that changed them.
+    """
+
+    def last(pattern: str, what: str) -> re.Match[str]:
+        found = list(re.finditer(pattern, log))
+        if not found:
+            raise ColdprefixError(f"llama.cpp's log does not say {what}; has its wording changed? Looked for: {pattern}")
+        return found[-1]
+
+    kv = last(r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells,.*?(\d+)/\d+ seqs\), K \((\w+)\).*?V \((\w+)\)", "the KV cache's size")
+    cells = int(kv[2]) * int(kv[3])
+    offloaded = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    return {
+        "context_tokens": int(last(r"n_ctx_seq\s*= (\d+)", "n_ctx_seq")[1]),
+        "batch_tokens": int(last(r"n_batch\s*= (\d+)", "n_batch")[1]),
+        "ubatch_tokens": int(last(r"n_ubatch\s*= (\d+)", "n_ubatch")[1]),
+        "slots": int(last(r"n_seq_max\s*= (\d+)", "n_seq_max")[1]),
+        "kv_unified": last(r"kv_unified\s*= (\w+)", "kv_unified")[1] == "true",
+        "flash_attention": last(r"flash_attn\s*= (\w+)", "flash_attn")[1],
+        "kv_dtype": f"{kv[4]}/{kv[5]}",
+        "kv_bytes_per_token": round(float(kv[1]) * 2**20 / cells),
+        "gpu_layers": f"{offloaded[-1][0]}/{offloaded[-1][1]}" if offloaded else "0",
+    }

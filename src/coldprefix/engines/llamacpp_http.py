@@ -1,0 +1,125 @@
+"""llama-server: /completion with token ids, streamed as server-sent events."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coldprefix.engines import llamacpp
+from coldprefix.engines.http import Client, count, number
+from coldprefix.engines.session import Completion, Session
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
+from coldprefix.server import Server, clean_environment
+
+# Every generated token is this one, by a bias: llama-server withholds a chunk whose bytes are not complete UTF-8, and then
+# the first token's time is lost. Token 262 of GPT-2 is " the". The arithmetic of a step does not depend on the token.
+FORCED_TOKEN = 262
+
+
+class LlamaServer(Session):
+    """A llama-server of one job, on a private Unix socket."""
+
+    def __init__(self, job: Job, gguf: Path, log: Path) -> None:
+        settings = job.llamacpp
+        assert settings is not None
+        self._settings = settings
+        folder = llamacpp.build_folder(job)
+        on_off = {True: "on", False: "off"}
+        command = [str(folder / "llama-server"), "--model", str(gguf.absolute()), "--host", "{socket}", "--offline", "--no-ui"]
+        command += ["--ctx-size", str(llamacpp.context_tokens(job) * settings.slots), "--parallel", str(settings.slots)]
+        command += ["--batch-size", str(settings.batch_tokens), "--ubatch-size", str(settings.ubatch_tokens)]
+        command += ["--threads", str(job.threads), "--threads-batch", str(job.threads)]
+        layers = "0" if job.accelerator == "cpu" else "all" if settings.gpu_layers < 0 else str(settings.gpu_layers)
+        command += ["--gpu-layers", layers, "--flash-attn", on_off[settings.flash_attention], "--fit", "off"]
+        command += ["--cache-ram", str(settings.host_cache_mib), "--cache-reuse", "0"]
+        command += ["--cache-prompt" if settings.prompt_cache else "--no-cache-prompt", "--slot-save-path", "{folder}"]
+        # Verbosity 4 is where libllama says what is in force; with 1 s pings SIGTERM in mid-stream takes 1.3 s, not 31.
+        command += ["--verbosity", "4", "--sse-ping-interval", "1", "--metrics"]
+        self.command = command
+        self._server = Server("llama-server", command, clean_environment({}), log, grace_s=5.0)
+        try:
+            self._client = Client(self._server, job.protocol.timeout_s)
+            self.start_s = self._client.wait_ready(lambda: self._client.get("/health")[0] == 200, job.protocol.start_timeout_s)
+        except BaseException:
+            self._server.close()
+            raise
+
+    @property
+    def granularity(self) -> int:
+        return 1
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        body = {
+            "prompt": list(prompt),
+            "n_predict": max_tokens,
+            "stream": stream,
+            "temperature": 0,
+            "ignore_eos": True,
+            "logit_bias": [[FORCED_TOKEN, 1000]],
+            "return_tokens": True,
+            "cache_prompt": self._settings.prompt_cache,
+        }
+        answer = self._client.exchange("/completion", body, stream)
+        _, final = answer.events[-1]
+        if final.get("stop") is not True:
+            raise ColdprefixError(f"llama-server ended a stream before its last event. Its log: {self._server.log}")
+        chunks = [(time_ms, len(event.get("tokens") or [])) for time_ms, event in answer.events] if stream else []
+        chunks = [chunk for chunk in chunks if chunk[1]]
+        return Completion(
+            started_at=answer.started_at,
+            connect_ms=answer.connect_ms,
+            total_ms=answer.total_ms,
+            token_times_ms=[time_ms for time_ms, tokens in chunks for _ in range(tokens)],
+            prompt_tokens=count(final, "tokens_evaluated"),  # the name deceives: it is the whole prompt
+            cached_tokens=count(final, "timings", "cache_n"),
+            evaluated_tokens=count(final, "timings", "prompt_n"),
+            engine_prompt_ms=number(final, "timings", "prompt_ms"),
+            generated_tokens=count(final, "tokens_predicted") or 0,
+            first_chunk_tokens=chunks[0][1] if chunks else None,
+        )
+
+    def reset(self) -> None:
+        """Erase every slot. The host-memory cache cannot be emptied by request: it is refused while there is one."""
+        if self._settings.host_cache_mib:
+            raise ColdprefixError("reset: trial cannot empty llama-server's host-memory cache; set llamacpp.host_cache_mib: 0")
+        for slot in range(self._settings.slots):
+            status, text = self._client.post(f"/slots/{slot}?action=erase")
+            if status != 200:
+                raise ColdprefixError(f"llama-server did not erase slot {slot}: {status} {text[:300]}")
+
+    def in_force(self) -> dict[str, Any]:
+        status, text = self._client.get("/props")
+        if status != 200:
+            raise ColdprefixError(f"llama-server answers /props with {status}: {text[:300]}")
+        props = json.loads(text)
+        log = self._server.log.read_text(errors="replace")
+        threads = re.findall(r"n_threads = (\d+) \(n_threads_batch = (\d+)\)", log)
+        host = re.findall(r"prompt cache is (disabled|enabled)(?:, size limit: (\d+) MiB)?", log)
+        if not threads or not host:
+            raise ColdprefixError(f"llama-server's log does not say its threads or its host cache; has its wording changed? {self._server.log}")
+        settings = llamacpp.settings_from_log(log)
+        if props["total_slots"] != settings["slots"] or props["default_generation_settings"]["n_ctx"] != settings["context_tokens"]:
+            raise ColdprefixError(f"llama-server's /props ({props['total_slots']} slots) contradict its log ({settings})")
+        return {
+            **settings,
+            "threads": int(threads[-1][0]),
+            "threads_batch": int(threads[-1][1]),
+            "host_cache_mib": 0 if host[-1][0] == "disabled" else int(host[-1][1] or -1),
+            "libraries": llamacpp.loaded_libraries(self._engine_pid()),
+            "version": props["build_info"],
+            "command": self.command,
+        }
+
+    def _engine_pid(self) -> int:
+        return self._server.process_ids()[1]
+
+    def process_ids(self) -> list[int]:
+        return self._server.process_ids()
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.close()

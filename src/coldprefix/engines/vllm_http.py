@@ -1,0 +1,96 @@
+"""`vllm serve`: /v1/completions with token ids, streamed as server-sent events."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coldprefix.engines import vllm
+from coldprefix.engines.http import Client, count, number
+from coldprefix.engines.session import Completion, Session
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
+from coldprefix.server import Server
+
+
+class VllmServer(Session):
+    """A `vllm serve` of one job, on a private Unix socket."""
+
+    def __init__(self, job: Job, model: Path, log: Path) -> None:
+        self._job = job
+        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.absolute()), "--uds", "{socket}"]
+        for key, value in vllm.arguments(job).items():
+            flag = key.replace("_", "-")
+            if value is True:
+                command.append(f"--{flag}")
+            elif value is False:
+                command += [] if key in ("enforce_eager", "trust_remote_code") else [f"--no-{flag}"]
+            else:
+                command += [f"--{flag}", str(value)]
+        command += ["--served-model-name", "model", "--enable-prompt-tokens-details", "--enable-per-request-metrics"]
+        command += ["--disable-uvicorn-access-log"]
+        self.command = command
+        self._server = Server("vllm serve", command, vllm.environment(job), log, grace_s=15.0)
+        try:
+            self._client = Client(self._server, job.protocol.timeout_s)
+            self.start_s = self._client.wait_ready(lambda: self._client.get("/health")[0] == 200, job.protocol.start_timeout_s)
+            self._in_force = self._read_in_force()
+        except BaseException:
+            self._server.close()
+            raise
+
+    @property
+    def granularity(self) -> int:
+        return int(self._in_force["block_tokens"])
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        body: dict[str, Any] = {"model": "model", "prompt": list(prompt), "max_tokens": max_tokens, "stream": stream}
+        body |= {"temperature": 0, "ignore_eos": True}
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        answer = self._client.exchange("/v1/completions", body, stream)
+        _, final = answer.events[-1]
+        if "usage" not in final:
+            raise ColdprefixError(f"vllm serve ended a stream before its usage counts. Its log: {self._server.log}")
+        # One chunk per token, even where its text is empty.
+        times = [time_ms for time_ms, event in answer.events if event.get("choices")] if stream else []
+        prompt_tokens, cached = count(final, "usage", "prompt_tokens"), count(final, "usage", "prompt_tokens_details", "cached_tokens")
+        return Completion(
+            started_at=answer.started_at,
+            connect_ms=answer.connect_ms,
+            total_ms=answer.total_ms,
+            token_times_ms=times,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached,
+            evaluated_tokens=prompt_tokens - cached if prompt_tokens is not None and cached is not None else None,
+            engine_prompt_ms=number(final, "metrics", "time_to_first_token_ms"),
+            generated_tokens=count(final, "usage", "completion_tokens") or 0,
+            first_chunk_tokens=1 if times and len(times) == count(final, "usage", "completion_tokens") else (0 if stream else None),
+        )
+
+    def reset(self) -> None:
+        status, text = self._client.post("/reset_prefix_cache")
+        if status != 200 or json.loads(text).get("success") is not True:
+            raise ColdprefixError(f"vllm serve did not empty its prefix cache: {status} {text[:300]}")
+
+    def _read_in_force(self) -> dict[str, Any]:
+        status, text = self._client.get("/server_info?config_format=json")
+        if status != 200:
+            raise ColdprefixError(f"vllm serve answers /server_info with {status}: {text[:300]}. Its log: {self._server.log}")
+        info = json.loads(text)
+        return vllm.settings_in_force(info["vllm_config"], self._job)
+
+    def in_force(self) -> dict[str, Any]:
+        status, text = self._client.get("/version")
+        version = json.loads(text)["version"] if status == 200 else None
+        return {**self._in_force, "version": version, "command": self.command}
+
+    def process_ids(self) -> list[int]:
+        return self._server.process_ids()
+
+    def close(self) -> None:
+        self._client.close()
+        self._server.close()

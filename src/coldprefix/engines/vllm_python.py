@@ -1,0 +1,99 @@
+"""vLLM's `LLM` in this process, without its worker process; stepped by hand, so that each token has a time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coldprefix.engines import vllm
+from coldprefix.engines.session import Completion, Session
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
+
+
+class VllmPython(Session):
+    """`LLM` with its engine core in this process (VLLM_ENABLE_V1_MULTIPROCESSING=0): one process, one clock."""
+
+    def __init__(self, job: Job, model: Path, log: Path) -> None:
+        self._job = job
+        environment = vllm.environment(job) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        os.environ.clear()
+        os.environ.update(environment)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        from vllm import LLM, SamplingParams
+
+        self._sampling = SamplingParams
+        try:
+            self._llm = LLM(
+                model=str(model), distributed_executor_backend="uni", disable_log_stats=False, **vllm.arguments(job)
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ColdprefixError(f"vLLM cannot load {model}: {error}") from error
+        self.start_s = time.monotonic() - started
+        self._requests = 0
+
+    @property
+    def granularity(self) -> int:
+        return int(self._llm.llm_engine.vllm_config.cache_config.block_size)
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        engine = self._llm.llm_engine
+        sampling = self._sampling(max_tokens=max_tokens, temperature=0, ignore_eos=True, detokenize=False)
+        times: list[float] = []
+        generated: list[int] = []  # tokens known after each step
+        output: Any = None
+        self._requests += 1
+        ids = {"prompt_token_ids": list(prompt)}
+        gc.collect()
+        gc.disable()
+        try:
+            started_at = time.time()
+            zero = time.perf_counter()
+            engine.add_request(str(self._requests), ids, sampling)
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    times.append((time.perf_counter() - zero) * 1e3)
+                    generated.append(len(output.outputs[0].token_ids))
+        except (RuntimeError, ValueError) as error:
+            raise ColdprefixError(f"vLLM failed on a prompt of {len(prompt)} tokens: {error}") from error
+        finally:
+            gc.enable()
+        if output is None:
+            raise ColdprefixError(f"vLLM gave no output for a prompt of {len(prompt)} tokens")
+        cached = output.num_cached_tokens
+        latency = output.metrics.first_token_latency if output.metrics else None
+        return Completion(
+            started_at=started_at,
+            connect_ms=None,
+            total_ms=times[-1],
+            token_times_ms=times if stream else [],
+            prompt_tokens=len(output.prompt_token_ids),
+            cached_tokens=cached,
+            evaluated_tokens=len(output.prompt_token_ids) - cached if cached is not None else None,
+            engine_prompt_ms=latency * 1e3 if latency is not None else None,
+            generated_tokens=generated[-1],
+            first_chunk_tokens=generated[0] if stream else None,
+        )
+
+    def reset(self) -> None:
+        if not self._llm.reset_prefix_cache():
+            raise ColdprefixError("vLLM did not empty its prefix cache")
+
+    def in_force(self) -> dict[str, Any]:
+        import vllm as package
+        from pydantic import TypeAdapter
+        from vllm.config import VllmConfig
+
+        config = TypeAdapter(VllmConfig).dump_python(self._llm.llm_engine.vllm_config, mode="json", fallback=str)
+        return {**vllm.settings_in_force(config, self._job), "version": package.__version__, "command": None}
+
+    def process_ids(self) -> list[int]:
+        return []
+
+    def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()

@@ -1,0 +1,113 @@
+"""Reads a GGUF file back with `gguf` and compares it with the model it was made from.
+
+The format has no checksum and `gguf` no validator, so this checks what could be wrong: the metadata against config.json,
+each tensor's shape and type, that the file ends where its last tensor ends, that all values are finite, and for GPT-2 that
+each tensor holds the original's values rounded to half precision.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldprefix.errors import ColdprefixError
+
+# GPT-2's tensors: GGUF name, original name, stored transposed (Conv1D is input x output, GGUF's Linear the other way).
+GPT2_BLOCK = {
+    "attn_norm": ("ln_1", False),
+    "attn_qkv": ("attn.c_attn", True),
+    "attn_output": ("attn.c_proj", True),
+    "ffn_norm": ("ln_2", False),
+    "ffn_up": ("mlp.c_fc", True),
+    "ffn_down": ("mlp.c_proj", True),
+}
+
+
+def gpt2_names(layers: int) -> dict[str, tuple[str, bool]]:
+    """GGUF tensor name: (safetensors name, transposed)."""
+    names = {"token_embd.weight": ("wte.weight", False), "position_embd.weight": ("wpe.weight", False)}
+    for kind in ("weight", "bias"):
+        names[f"output_norm.{kind}"] = (f"ln_f.{kind}", False)
+        for i in range(layers):
+            for gguf, (original, transposed) in GPT2_BLOCK.items():
+                names[f"blk.{i}.{gguf}.{kind}"] = (f"h.{i}.{original}.{kind}", transposed and kind == "weight")
+    return names
+
+
+def check_gguf(path: Path, model: Path) -> dict[str, Any]:
+    """Check ``path`` against the safetensors model in the folder ``model``.
+
+    Returns:
+        {"architecture", "tensors", "file_type", "context_tokens"} for the record.
+
+    Raises:
+        ColdprefixError: names the file, the tensor or key, what it is and what it should be.
+    """
+    from gguf import GGUFReader
+
+    config = json.loads((model / "config.json").read_text())
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise ColdprefixError(f"{path} is not a readable GGUF file: {error}") from error
+
+    def field(key: str) -> Any:
+        if key not in reader.fields:
+            raise ColdprefixError(f"{path} lacks the key {key}")
+        return reader.fields[key].contents()
+
+    architecture = str(field("general.architecture"))
+
+    def expect(key: str, *names: str) -> None:
+        wanted = next((config[n] for n in names if n in config), None)
+        if wanted is not None and field(f"{architecture}.{key}") != wanted:
+            raise ColdprefixError(f"{path}: {architecture}.{key} is {field(f'{architecture}.{key}')}, config.json says {wanted}")
+
+    expect("block_count", "n_layer", "num_hidden_layers")
+    expect("context_length", "n_positions", "max_position_embeddings")
+    expect("embedding_length", "n_embd", "hidden_size")
+    expect("attention.head_count", "n_head", "num_attention_heads")
+    if field("general.file_type") != 1:
+        raise ColdprefixError(f"{path}: general.file_type is {field('general.file_type')}, F16 is 1")
+    end = max(int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors)
+    if path.stat().st_size != end:
+        raise ColdprefixError(f"{path} has {path.stat().st_size} bytes, its tensors end at {end}: it is truncated or has been added to")
+    for tensor in reader.tensors:
+        if tensor.tensor_type.name not in ("F16", "F32"):
+            raise ColdprefixError(f"{path}: {tensor.name} is {tensor.tensor_type.name}, not F16 or F32")
+        if not np.isfinite(tensor.data).all():
+            raise ColdprefixError(f"{path}: {tensor.name} holds values that are not finite")
+    if architecture == "gpt2":
+        _compare_gpt2(path, {tensor.name: tensor for tensor in reader.tensors}, model / "model.safetensors", config["n_layer"])
+    return {
+        "architecture": architecture,
+        "tensors": len(reader.tensors),
+        "file_type": "F16",
+        "context_tokens": int(field(f"{architecture}.context_length")),
+    }
+
+
+def _compare_gpt2(path: Path, tensors: dict[str, Any], safetensors: Path, layers: int) -> None:
+    from safetensors import safe_open
+
+    names = gpt2_names(layers)
+    # The output projection is tied to the token embeddings; converters may write it out.
+    unknown = set(tensors) - set(names) - {"output.weight"}
+    missing = set(names) - set(tensors)
+    if unknown or missing:
+        raise ColdprefixError(f"{path}: tensors missing: {sorted(missing)}; not of GPT-2: {sorted(unknown)}")
+    with safe_open(safetensors, framework="numpy") as originals:
+        keys = set(originals.keys())
+        for name, (original, transposed) in names.items():
+            # Some exports, e.g. of fine-tuned models, carry the prefix of the whole model.
+            wanted: NDArray[Any] = originals.get_tensor(original if original in keys else f"transformer.{original}")
+            wanted = wanted.T if transposed else wanted
+            stored: NDArray[Any] = tensors[name].data
+            if tuple(stored.shape) != tuple(wanted.shape):
+                raise ColdprefixError(f"{path}: {name} has the shape {tuple(stored.shape)}, {original} has {tuple(wanted.shape)}")
+            if not np.array_equal(stored, wanted.astype(stored.dtype)):
+                raise ColdprefixError(f"{path}: {name} does not hold the values of {original}")

@@ -1,0 +1,156 @@
+"""Makes a model exist in models/: from the Hub or generated, as safetensors, and as GGUF F16 for llama.cpp."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from coldprefix import environments, hub, standin
+from coldprefix.config import Config, HubModel, StandinModel
+from coldprefix.errors import ColdprefixError
+from coldprefix.gguf_check import check_gguf
+from coldprefix.job import model_identity
+
+RECORD = "coldprefix.json"  # inside the model's folder; written last
+
+
+def model_folder(models: Path, name: str) -> Path:
+    return models / name
+
+
+def gguf_file(models: Path, name: str) -> Path:
+    return models / f"{name}-F16.gguf"
+
+
+def _is_complete(folder: Path, identity: str) -> bool:
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        sizes = {file: (folder / file).stat().st_size for file in record["files"]}
+    except (OSError, ValueError, KeyError):
+        return False
+    return record["identity"] == identity and all(sizes[f] == record["files"][f]["bytes"] for f in sizes)
+
+
+def ensure_model(config: Config, name: str, models: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Make ``models/<name>`` exist and return its record: name, source, identity, files
+    ({name: {bytes, sha256}}) and pickles ({name: sha256} of weights that came as one).
+
+    Args:
+        earlier: the record of an earlier run, whose checksums a new download must repeat.
+
+    Raises:
+        ColdprefixError: see hub.download and standin.generate; a stand-in whose bytes are not the expected ones.
+    """
+    folder = model_folder(models, name)
+    identity = model_identity(config, name)
+    if not _is_complete(folder, identity):
+        partial = models / f".{name}.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            pickles = _fill(config, name, partial, earlier or {})
+            files = {p.relative_to(partial).as_posix(): p for p in sorted(partial.rglob("*")) if p.is_file()}
+            record = {
+                "name": name,
+                "source": config.models[name].source,
+                "identity": identity,
+                "files": {f: {"bytes": p.stat().st_size, "sha256": hub.sha256_of_file(p)} for f, p in files.items()},
+                "pickles": pickles,
+            }
+            _check_config_json(config, name, partial)
+            (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    result: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    return result
+
+
+def _fill(config: Config, name: str, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
+    """Download or generate the files of a model. Returns the sha256 of pickles that were turned into safetensors."""
+    model = config.models[name]
+    if isinstance(model, HubModel):
+        environments.say(f"model {name}: {model.repository} at {model.revision[:12]}")
+        recorded = {file: entry["sha256"] for file, entry in earlier.get("files", {}).items()} | earlier.get("pickles", {})
+        found = hub.download(name, model, folder, recorded)
+        for file in (f for f, expected in model.files.items() if expected is None):
+            environments.say(f"model {name}: no checksum in config.yaml for {file}; this download's is {found[file]}, recorded")
+        if model.convert_pickle:
+            _unpickle(folder / model.convert_pickle, folder / "model.safetensors")
+            return {model.convert_pickle: found[model.convert_pickle]}
+        return {}
+    assert isinstance(model, StandinModel)
+    environments.say(f"model {name}: generating {model.architecture} with deterministic random weights")
+    shape = model.model_dump(exclude={"source", "sha256"})
+    standin.generate(folder, environments.ensure_llamacpp_source() / "vendor" / "llama.cpp" / standin.VOCABULARY_FILE, **shape)
+    (folder / "model.safetensors").chmod(0o644)
+    sha256 = hub.sha256_of_file(folder / "model.safetensors")
+    if model.sha256 and sha256 != model.sha256:
+        raise ColdprefixError(
+            f"the stand-in {name} has the sha256 {sha256}, config.yaml says {model.sha256} (models.{name}.sha256). "
+            "If you changed its shape or seed, write the new one there, or remove the key."
+        )
+    return {}
+
+
+def _unpickle(pickle: Path, safetensors: Path) -> None:
+    """Turn pickled weights into safetensors, in the environment that has torch; the pickle is removed."""
+    python = environments.ensure_environment("convert") / "bin" / "python"
+    script = environments.ROOT / "workflow" / "scripts" / "unpickle_weights.py"
+    done = subprocess.run([python, script, pickle, safetensors], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ColdprefixError(f"cannot read the weights in {pickle.name}: {done.stderr.strip()[-800:]}")
+    pickle.unlink()
+
+
+def _check_config_json(config: Config, name: str, folder: Path) -> None:
+    """config.yaml's word on a model must be true: lengths were checked with it before anything was downloaded."""
+    model = config.models[name]
+    told = json.loads((folder / "config.json").read_text())
+    positions = told.get("max_position_embeddings", told.get("n_positions"))
+    real = {"architecture": (told.get("architectures") or [None])[0], "positions": positions, "vocabulary": told.get("vocab_size")}
+    for key, value in real.items():
+        if value is not None and value != getattr(model, key):
+            raise ColdprefixError(f"models.{name}.{key} is {getattr(model, key)!r}, the model's config.json says {value!r}; correct config.yaml")
+
+
+def ensure_gguf(config: Config, name: str, models: Path) -> dict[str, Any]:
+    """Make ``models/<name>-F16.gguf`` exist, converted by the llama.cpp that runs it, and return its record.
+
+    Raises:
+        ColdprefixError: the converter refused the model, or the file is not what the model says (see gguf_check).
+    """
+    model = ensure_model(config, name, models)
+    source = environments.ensure_llamacpp_source() / "vendor" / "llama.cpp"
+    key = environments.sha256_of(f"{model['identity']} {environments.llamacpp_source_key()}".encode())
+    target = gguf_file(models, name)
+    note = target.with_suffix(".json")
+    try:
+        record: dict[str, Any] = json.loads(note.read_text())
+        if record["key"] == key and target.stat().st_size == record["bytes"]:
+            return record
+    except (OSError, ValueError, KeyError):
+        pass
+    environments.say(f"model {name}: converting to GGUF F16")
+    python = environments.ensure_environment("convert") / "bin" / "python"
+    partial = models / f".{name}-F16.gguf.part"
+    log = models / f"{name}-F16.log"
+    folder = model_folder(models, name)
+    command = [python, source / "convert_hf_to_gguf.py", folder, "--outtype", "f16", "--outfile", partial]
+    try:
+        with open(log, "w") as output:
+            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+        if code != 0:
+            end = "\n".join(log.read_text(errors="replace").replace("\r", "\n").splitlines()[-5:])
+            raise ColdprefixError(f"llama.cpp's converter cannot convert {name} (exit code {code}):\n{end}\nThe whole log: {log}")
+        summary = check_gguf(partial, folder)
+        record = {"name": name, "key": key, "bytes": partial.stat().st_size, "sha256": hub.sha256_of_file(partial), **summary}
+        partial.replace(target)
+        note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    finally:
+        partial.unlink(missing_ok=True)
+    return record

@@ -1,0 +1,136 @@
+"""The protocol of a trial, step by step, and the job that runs a cell's trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import psutil
+
+from coldprefix.engines.session import Session
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
+from coldprefix.prompts import TrialPrompts, draw_trial
+from coldprefix.requests_table import SCHEMA
+from coldprefix.verify import intended_reuse, rejection
+
+Row = dict[str, Any]
+
+
+def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
+    """One trial: warm up, settle, query, re-warm, settle, stream. Returns one row per request, without the cell's keys.
+
+    The query generates one token and is not streamed; the stream generates `stream_tokens` and gives TTFT and throughput.
+    """
+    protocol = job.protocol
+    if protocol.reset == "trial":
+        session.reset()
+    steps = [
+        ("warmup", prompts.warm, 1, False, 0),
+        ("query", prompts.query, 1, False, protocol.settle_ms),
+        ("rewarm", prompts.warm, 1, False, 0),
+        ("stream", prompts.stream, protocol.stream_tokens, True, protocol.settle_ms),
+    ]
+    rows = []
+    for step, prompt, max_tokens, stream, settle_ms in steps:
+        time.sleep(settle_ms / 1e3)
+        done = session.complete(prompt, max_tokens, stream)
+        intended = intended_reuse(step, prompts.shared, protocol.content, protocol.reset, session.granularity)
+        rows.append(
+            {
+                "step": step,
+                "prompt_tokens": len(prompt),
+                "intended_cached_tokens": intended,
+                "cached_tokens": done.cached_tokens,
+                "evaluated_tokens": done.evaluated_tokens,
+                "generated_tokens": done.generated_tokens,
+                "connect_ms": done.connect_ms,
+                "ttft_ms": done.ttft_ms,
+                "total_ms": done.total_ms,
+                "token_times_ms": done.token_times_ms,
+                "engine_prompt_ms": done.engine_prompt_ms,
+                "rejection": rejection(done, len(prompt), intended, max_tokens, stream),
+                "started_at": datetime.fromtimestamp(done.started_at, UTC),
+            }
+        )
+    return rows
+
+
+class ForeignLoad:
+    """CPU time that others take on this machine, steal by the hypervisor included.
+
+    From /proc/stat minus the engine's processes and this one; the kernel counts in ticks of 10 ms, enough for a trial.
+    """
+
+    def __init__(self, process_ids: Iterable[int]) -> None:
+        self._processes = [psutil.Process()] + [psutil.Process(pid) for pid in process_ids]
+        self._start = self._read()
+
+    def _read(self) -> tuple[float, float, float]:
+        """(seconds used by anyone, seconds used by us, wall seconds)"""
+        machine = psutil.cpu_times()
+        busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0)
+        own = 0.0
+        for process in self._processes:
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            own += times.user + times.system
+        return busy, own, time.monotonic()
+
+    def share(self) -> float | None:
+        """Share of all cores used by others since the last call; None for spans too short to tell."""
+        busy, own, now = (after - before for after, before in zip(self._read(), self._start, strict=True))
+        self._start = self._read()
+        return max(0.0, busy - own) / (now * (psutil.cpu_count() or 1)) if now > 0.05 else None
+
+
+def run_replicate(session: Session, job: Job, replicate: int, first_order: int, on_trial: Callable[[list[Row]], None]) -> list[Row]:
+    """All trials of one fresh engine. ``on_trial`` is called with the rows of each finished trial."""
+    rows: list[Row] = []
+    lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
+    load = ForeignLoad(session.process_ids())
+    keys = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "configuration": job.configuration}
+    keys |= {"state": job.state, "model": job.model.name}
+    for trial in range(job.protocol.burn_in + job.protocol.trials):
+        prompts = draw_trial(lengths, job.state, job.model.vocabulary, job.protocol.seed, replicate, trial, job.protocol.content)
+        done = run_trial(session, prompts, job)
+        foreign = load.share()
+        for row in done:
+            row |= keys | {"replicate": replicate, "trial": trial, "burn_in": trial < job.protocol.burn_in}
+            row |= {"order": first_order + len(rows), "foreign_cpu": foreign}
+            rows.append(row)
+        on_trial(done)
+    return rows
+
+
+def as_frame(rows: list[Row]) -> pl.DataFrame:
+    """Rows as the raw table; see requests_table.COLUMNS."""
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def check_rejected(rows: list[Row], job: Job) -> None:
+    """Raises ColdprefixError, with a table that shows why, if more trials were rejected than `max_rejected` allows."""
+    counted = [row for row in rows if not row["burn_in"]]
+    rejected = {(row["replicate"], row["trial"]) for row in counted if row["rejection"]}
+    total = len({(row["replicate"], row["trial"]) for row in counted})
+    if len(rejected) <= job.protocol.max_rejected * total:
+        return
+    lines = [f"  {'trial':>5}  {'step':<7} {'prompt':>6} {'intended':>8} {'reused':>6} {'evaluated':>9}  why"]
+    bad = [row for row in counted if row["rejection"]]
+    for row in bad[:12]:
+        cells = [row["intended_cached_tokens"], row["cached_tokens"], row["evaluated_tokens"]]
+        intended, cached, evaluated = ("-" if cell is None else cell for cell in cells)
+        lines.append(
+            f"  {row['trial']:>5}  {row['step']:<7} {row['prompt_tokens']:>6} {intended:>8} {cached:>6} {evaluated:>9}  {row['rejection']}"
+        )
+    if len(bad) > 12:
+        lines.append(f"  ... and {len(bad) - 12} more requests")
+    raise ColdprefixError(
+        f"{job.cell}: {len(rejected)} of {total} trials are not what they were meant to be; max_rejected allows "
+        f"{job.protocol.max_rejected:.0%}\n" + "\n".join(lines)
+    )

@@ -1,0 +1,111 @@
+"""Starts an engine's server, waits until it is ready, stops it; the measuring job owns it (see supervise.py)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coldprefix import supervise
+from coldprefix.errors import ColdprefixError
+
+POLL_S = 0.05
+LOG_LINES = 15
+
+# What a server may inherit. Everything else stays out: LLAMA_ARG_*, VLLM_*, OMP_NUM_THREADS and the like change an engine
+# silently, and tokens are nobody's business.
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE")
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of an engine: what INHERITED names, and ``extra``."""
+    return {**{key: os.environ[key] for key in INHERITED if key in os.environ}, **extra}
+
+
+def tail(log: Path, lines: int = LOG_LINES) -> str:
+    """The end of a log, indented."""
+    try:
+        text = log.read_text(errors="replace").splitlines()[-lines:]
+    except OSError as error:
+        return f"  (cannot read it: {error})"
+    return "\n".join(f"  {line[:240]}" for line in text) or "  (empty)"
+
+
+class Server:
+    """A running server that listens on a Unix socket in a folder only this user can enter.
+
+    Args:
+        name: what messages call it.
+        command: receives the socket's path by `str.format` of the word "{socket}" in any of its arguments.
+        log: its output goes here; kept.
+        grace_s: time between SIGTERM and SIGKILL.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path, grace_s: float = 10.0) -> None:
+        self.name = name
+        self.log = log
+        self._grace_s = grace_s
+        self._folder = tempfile.TemporaryDirectory(prefix="coldprefix-")  # mode 0700
+        self.folder = Path(self._folder.name)
+        self.socket = self.folder / "engine.sock"
+        command = [part.replace("{socket}", str(self.socket)).replace("{folder}", str(self.folder)) for part in command]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "wb") as output:
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-S", supervise.__file__, str(os.getpid()), str(grace_s), *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(env),
+                    start_new_session=True,
+                )
+            except OSError:
+                self._folder.cleanup()
+                raise
+
+    def check_alive(self, doing: str) -> None:
+        """Raises ColdprefixError with the exit code and the end of the log if the server is gone."""
+        code = self.process.poll()
+        if code is None:
+            return
+        reason = f"was ended by signal {code - 128} ({signal.Signals(code - 128).name})" if 128 < code < 160 else f"exited with code {code}"
+        raise ColdprefixError(f"{self.name} {reason} while {doing}. The end of {self.log}:\n{tail(self.log)}")
+
+    def wait_ready(self, is_ready: object, timeout_s: float) -> float:
+        """Poll ``is_ready()`` until it is true; returns the seconds it took.
+
+        Raises:
+            ColdprefixError: the server ended, or was not ready in time.
+        """
+        assert callable(is_ready)
+        started = time.monotonic()
+        while True:
+            self.check_alive("starting")
+            if self.socket.exists() and is_ready():
+                return time.monotonic() - started
+            if time.monotonic() - started > timeout_s:
+                raise ColdprefixError(
+                    f"{self.name} was not ready after {timeout_s:.0f} s (start_timeout_s). The end of {self.log}:\n{tail(self.log)}"
+                )
+            time.sleep(POLL_S)
+
+    def process_ids(self) -> list[int]:
+        """The supervisor and everything below it."""
+        return [self.process.pid, *supervise.descendants(self.process.pid)]
+
+    def close(self) -> None:
+        """Stop it and everything below it; the socket's folder goes too."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(self._grace_s + 15)
+            except subprocess.TimeoutExpired:  # the supervisor itself hangs: take the whole session
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+        self._folder.cleanup()

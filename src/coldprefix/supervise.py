@@ -1,0 +1,94 @@
+"""Runs one server and leaves nothing of it behind, whatever happens to the program that asked for it.
+
+    python supervise.py PARENT_PID GRACE_S COMMAND...
+
+The kernel sends this process SIGTERM when its parent dies (PR_SET_PDEATHSIG), and hands it the orphans among its
+descendants (PR_SET_CHILD_SUBREAPER): vLLM's EngineCore and Worker outlive a killed API server otherwise (tried with
+0.32.0). On SIGTERM, or when the server ends by itself, the server gets SIGTERM, GRACE_S seconds, then every descendant
+SIGKILL. The exit code is the server's, 128 + n if signal n ended it. Standard library only; Linux.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Process ids below ``pid``, from /proc; a process that vanishes meanwhile is left out."""
+    try:
+        tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+        children = [int(c) for t in tasks for c in Path(f"/proc/{pid}/task/{t}/children").read_text().split()]
+    except OSError:
+        return
+    for child in children:
+        yield child
+        yield from descendants(child)
+
+
+def _stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
+    server.send_signal(signal.SIGTERM)
+    try:
+        server.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        print(f"supervise: no end {grace_s:.0f} s after SIGTERM, killing", file=sys.stderr, flush=True)
+
+
+def _reap() -> None:
+    """Kill whatever is left below this process, until nothing is."""
+    deadline = time.monotonic() + 10
+    while (left := list(descendants(os.getpid()))) and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.01)
+
+
+def main(parent: int, grace_s: float, command: list[str]) -> int:
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    # Waiting in sigwait costs no wake-ups: a measurement runs beside this process.
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends | {signal.SIGCHLD})
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the line above
+        return 1
+
+    def in_child() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the server must not outlive this process either
+
+    server = subprocess.Popen(command, preexec_fn=in_child)
+    while server.poll() is None:
+        if signal.sigwait(ends | {signal.SIGCHLD}) in ends:
+            _stop(server, grace_s)
+            break
+    code = server.poll()
+    _reap()
+    if code is None:
+        return 128 + signal.SIGKILL
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

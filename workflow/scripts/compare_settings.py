@@ -1,0 +1,34 @@
+"""Settings that must agree between the two interfaces of an engine: compare the preflight records.
+
+    python compare_settings.py --out AGREED.json phase1.json phase2.json ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from coldprefix.errors import run_main
+from coldprefix.settings import disagreements
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("records", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    records = [json.loads(path.read_text()) for path in arguments.records]
+    for one, other in combinations(records, 2):
+        disagreements(one, other)
+    partial = arguments.out.with_suffix(".part")
+    partial.write_text(json.dumps({record["phase"]: record["in_force"] for record in records}, indent=1, sort_keys=True) + "\n")
+    partial.replace(arguments.out)
+
+
+if __name__ == "__main__":
+    run_main(main)

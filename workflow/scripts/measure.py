@@ -1,0 +1,104 @@
+"""Measure one cell. Runs in the engine's environment.
+
+    python measure.py --job JOB.json-or-text --model DIR --gguf FILE --requests OUT.parquet --provenance OUT.json --log FILE
+
+Starts the engine, runs the protocol, stops it, writes one row per request and one record of provenance. If too many trials
+are rejected, the rows go to <requests>.rejected.parquet, nothing is written under the final names, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from tqdm import tqdm
+
+from coldprefix import protocol, provenance
+from coldprefix.engines.open import open_session
+from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.exclusive import exclusive
+from coldprefix.job import Job
+from coldprefix.requests_table import SCHEMA_VERSION, write_parquet
+
+
+def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol.Row], dict[str, Any]]:
+    """All replicates of a cell. Returns its rows and its provenance."""
+    rows: list[protocol.Row] = []
+    starts: list[float] = []
+    per_replicate = job.protocol.burn_in + job.protocol.trials
+    record: dict[str, Any] = {"host": provenance.host(), "started_at": datetime.now(UTC).isoformat()}
+    began = time.monotonic()
+    medians: list[float] = []
+    rejected = 0
+    with tqdm(total=per_replicate * job.protocol.replicates, desc=f"{job.cell} starting", unit="trial", dynamic_ncols=True) as bar:
+
+        def on_trial(done: list[protocol.Row]) -> None:
+            nonlocal rejected
+            rejected += any(row["rejection"] for row in done)
+            if not done[0]["burn_in"] and done[-1]["ttft_ms"] is not None:
+                medians.append(done[-1]["ttft_ms"])
+            bar.set_description(job.cell)
+            median = f"{statistics.median(medians):.1f} ms" if medians else "-"
+            bar.set_postfix_str(f"median TTFT {median}, {rejected} rejected")
+            bar.update()
+
+        for replicate in range(job.protocol.replicates):
+            with open_session(job, model, gguf, log) as session:
+                starts.append(round(session.start_s, 3))
+                in_force = session.in_force()
+                if record.setdefault("in_force", in_force) != in_force:
+                    raise ColdprefixError(f"{job.cell}: a fresh engine came up with other settings: {record['in_force']} then {in_force}")
+                rows += protocol.run_replicate(session, job, replicate, len(rows), on_trial)
+    record |= {"engine_start_s": starts, "wall_s": round(time.monotonic() - began, 3)}
+    return rows, record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--job", required=True, help="the job as JSON (coldprefix.job.Job)")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the safetensors model")
+    parser.add_argument("--gguf", type=Path, required=True, help="GGUF file; unused by vLLM")
+    parser.add_argument("--requests", type=Path, required=True)
+    parser.add_argument("--provenance", type=Path, required=True)
+    parser.add_argument("--log", type=Path, required=True, help="the engine's own output")
+    arguments = parser.parse_args()
+    # So that `finally` runs and the engine is stopped. The parent's death ends this program, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    job = Job.model_validate_json(arguments.job)
+    inherited = dict(os.environ)
+    with exclusive(job.cell):
+        rows, record = measure(job, arguments.model, arguments.gguf, arguments.log)
+    os.environ.update(inherited)  # an engine in this process had it replaced
+    frame = protocol.as_frame(rows)
+    try:
+        protocol.check_rejected(rows, job)
+    except ColdprefixError as error:
+        kept = arguments.requests.with_suffix(".rejected.parquet")
+        write_parquet(frame, kept)
+        raise ColdprefixError(f"{error}\nThe rows are kept in {kept}, the engine's log in {arguments.log}") from None
+    record |= {
+        "schema_version": SCHEMA_VERSION,
+        "job": job.model_dump(mode="json"),
+        "software": provenance.software(),
+        "requests": len(rows),
+        "engine_busy_s": round(sum(row["total_ms"] for row in rows) / 1e3, 3),
+        "finished_at": datetime.now(UTC).isoformat(),
+    }
+    partial = arguments.provenance.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    write_parquet(frame, arguments.requests)
+    partial.replace(arguments.provenance)
+
+
+if __name__ == "__main__":
+    run_main(main)

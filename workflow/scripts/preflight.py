@@ -1,0 +1,58 @@
+"""Start a backend, read back what is really in force, stop it. Runs in the engine's environment.
+
+    python preflight.py --job JOB --model DIR --gguf FILE --out OUT.json --log FILE
+
+Also sends one prompt twice and checks that the engine reports its reuse: without that, no trial could be verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from coldprefix import environments
+from coldprefix.engines.open import open_session
+from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.exclusive import exclusive
+from coldprefix.job import Job
+from coldprefix.prompts import draw_trial
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--job", required=True, help="a job of the backend, as JSON (coldprefix.job.Job)")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--gguf", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    job = Job.model_validate_json(arguments.job)
+    inherited = dict(os.environ)
+    environments.say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
+    with exclusive(f"{job.phase} preflight"), open_session(job, arguments.model, arguments.gguf, arguments.log) as session:
+        in_force = session.in_force()
+        lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
+        prompts = draw_trial(lengths, "hit", job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
+        cold = session.complete(prompts.warm, 1, stream=False).cached_tokens
+        warm = session.complete(prompts.query, 1, stream=False).cached_tokens
+        start_s = session.start_s
+    os.environ.update(inherited)
+    if cold is None or warm is None:
+        raise ColdprefixError(f"{job.phase}: the engine does not report how many tokens it reuses, so no trial can be verified")
+    record = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "model": job.model.name, "in_force": in_force}
+    record |= {"reused_cold_tokens": cold, "reused_warm_tokens": warm, "start_s": round(start_s, 2)}
+    partial = arguments.out.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    partial.replace(arguments.out)
+    environments.say(f"{job.phase}: ready after {start_s:.1f} s; reuses {warm} of {len(prompts.query)} tokens after [A, B]")
+
+
+if __name__ == "__main__":
+    run_main(main)
