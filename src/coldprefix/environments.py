@@ -143,6 +143,7 @@ def _installer_env(name: str) -> dict[str, str]:
     env.pop("VIRTUAL_ENV", None)
     env.pop("PYTHONPATH", None)
     env["UV_NO_PROGRESS"] = "1"
+    env["UV_COMPILE_BYTECODE"] = "1"  # vLLM imports in 4 s instead of 18
     if name in CPU_TORCH:
         if "UV_FIND_LINKS" not in env and env.get("PIP_FIND_LINKS"):
             env["UV_FIND_LINKS"] = ",".join(env["PIP_FIND_LINKS"].split())

@@ -19,6 +19,7 @@ from coldprefix.config import (
     Config,
     Lengths,
     LlamaCpp,
+    Model,
     StandinModel,
     State,
     Strict,
@@ -27,7 +28,7 @@ from coldprefix.config import (
 )
 
 SOURCE = Path(__file__).resolve().parent
-SHARED_CODE = ("protocol.py", "prompts.py", "verify.py", "requests_table.py", "engines/session.py")
+SHARED_CODE = ("protocol.py", "prompts.py", "verify.py", "engines/session.py")
 ENGINE_CODE = {
     ("llamacpp", "http"): ("engines/llamacpp_http.py", "engines/http.py", "engines/llamacpp.py", "server.py", "supervise.py"),
     ("llamacpp", "python"): ("engines/llamacpp_python.py", "engines/llamacpp.py"),
@@ -110,9 +111,8 @@ def environment_of(engine: str, accelerator: str) -> str:
     return "llamacpp" if engine == "llamacpp" else f"vllm-{accelerator}"
 
 
-def model_identity(config: Config, name: str) -> str:
+def model_identity(model: Model) -> str:
     """sha256 over what decides the bytes of a model: its entry in config.yaml and, for a stand-in, the generator's format."""
-    model = config.models[name]
     text = model.model_dump_json()
     if isinstance(model, StandinModel):
         text += f" format {STANDIN_FORMAT} {environments.llamacpp_source_key()}"
@@ -151,7 +151,7 @@ def job_of(config: Config, phase: str, configuration: str, state: State) -> Job:
             "model": {
                 "name": name,
                 "source": config.models[name].source,
-                "identity": model_identity(config, name),
+                "identity": model_identity(config.models[name]),
                 "positions": config.models[name].positions,
                 "vocabulary": config.models[name].vocabulary,
             },

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix import environments, hub, standin
-from coldprefix.config import Config, HubModel, StandinModel
+from coldprefix.config import HubModel, Model, StandinModel
 from coldprefix.errors import ColdprefixError
 from coldprefix.gguf_check import check_gguf
 from coldprefix.job import model_identity
@@ -34,7 +34,7 @@ def _is_complete(folder: Path, identity: str) -> bool:
     return record["identity"] == identity and all(sizes[f] == record["files"][f]["bytes"] for f in sizes)
 
 
-def ensure_model(config: Config, name: str, models: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+def ensure_model(name: str, model: Model, models: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
     """Make ``models/<name>`` exist and return its record: name, source, identity, files
     ({name: {bytes, sha256}}) and pickles ({name: sha256} of weights that came as one).
 
@@ -45,22 +45,22 @@ def ensure_model(config: Config, name: str, models: Path, earlier: dict[str, Any
         ColdprefixError: see hub.download and standin.generate; a stand-in whose bytes are not the expected ones.
     """
     folder = model_folder(models, name)
-    identity = model_identity(config, name)
+    identity = model_identity(model)
     if not _is_complete(folder, identity):
         partial = models / f".{name}.part"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            pickles = _fill(config, name, partial, earlier or {})
+            pickles = _fill(name, model, partial, earlier or {})
             files = {p.relative_to(partial).as_posix(): p for p in sorted(partial.rglob("*")) if p.is_file()}
             record = {
                 "name": name,
-                "source": config.models[name].source,
+                "source": model.source,
                 "identity": identity,
                 "files": {f: {"bytes": p.stat().st_size, "sha256": hub.sha256_of_file(p)} for f, p in files.items()},
                 "pickles": pickles,
             }
-            _check_config_json(config, name, partial)
+            _check_config_json(name, model, partial)
             (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -70,9 +70,8 @@ def ensure_model(config: Config, name: str, models: Path, earlier: dict[str, Any
     return result
 
 
-def _fill(config: Config, name: str, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
+def _fill(name: str, model: Model, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
     """Download or generate the files of a model. Returns the sha256 of pickles that were turned into safetensors."""
-    model = config.models[name]
     if isinstance(model, HubModel):
         environments.say(f"model {name}: {model.repository} at {model.revision[:12]}")
         recorded = {file: entry["sha256"] for file, entry in earlier.get("files", {}).items()} | earlier.get("pickles", {})
@@ -107,9 +106,8 @@ def _unpickle(pickle: Path, safetensors: Path) -> None:
     pickle.unlink()
 
 
-def _check_config_json(config: Config, name: str, folder: Path) -> None:
+def _check_config_json(name: str, model: Model, folder: Path) -> None:
     """config.yaml's word on a model must be true: lengths were checked with it before anything was downloaded."""
-    model = config.models[name]
     told = json.loads((folder / "config.json").read_text())
     positions = told.get("max_position_embeddings", told.get("n_positions"))
     real = {"architecture": (told.get("architectures") or [None])[0], "positions": positions, "vocabulary": told.get("vocab_size")}
@@ -118,15 +116,15 @@ def _check_config_json(config: Config, name: str, folder: Path) -> None:
             raise ColdprefixError(f"models.{name}.{key} is {getattr(model, key)!r}, the model's config.json says {value!r}; correct config.yaml")
 
 
-def ensure_gguf(config: Config, name: str, models: Path) -> dict[str, Any]:
+def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
     """Make ``models/<name>-F16.gguf`` exist, converted by the llama.cpp that runs it, and return its record.
 
     Raises:
         ColdprefixError: the converter refused the model, or the file is not what the model says (see gguf_check).
     """
-    model = ensure_model(config, name, models)
+    identity = ensure_model(name, model, models)["identity"]
     source = environments.ensure_llamacpp_source() / "vendor" / "llama.cpp"
-    key = environments.sha256_of(f"{model['identity']} {environments.llamacpp_source_key()}".encode())
+    key = environments.sha256_of(f"{identity} {environments.llamacpp_source_key()}".encode())
     target = gguf_file(models, name)
     note = target.with_suffix(".json")
     try:

@@ -14,7 +14,7 @@ from coldprefix.engines.session import Session
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.prompts import TrialPrompts, draw_trial
-from coldprefix.requests_table import SCHEMA
+from coldprefix.tables import REQUESTS, schema
 from coldprefix.verify import intended_reuse, rejection
 
 Row = dict[str, Any]
@@ -109,8 +109,8 @@ def run_replicate(session: Session, job: Job, replicate: int, first_order: int, 
 
 
 def as_frame(rows: list[Row]) -> pl.DataFrame:
-    """Rows as the raw table; see requests_table.COLUMNS."""
-    return pl.DataFrame(rows, schema=SCHEMA)
+    """Rows as the raw table; see tables.REQUESTS."""
+    return pl.DataFrame(rows, schema=schema(REQUESTS))
 
 
 def check_rejected(rows: list[Row], job: Job) -> None:

@@ -28,7 +28,7 @@ from coldprefix.engines.open import open_session
 from coldprefix.errors import ColdprefixError, run_main
 from coldprefix.exclusive import exclusive
 from coldprefix.job import Job
-from coldprefix.requests_table import SCHEMA_VERSION, write_parquet
+from coldprefix.tables import SCHEMA_VERSION, write_parquet
 
 
 def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol.Row], dict[str, Any]]:

@@ -50,13 +50,19 @@ class VllmServer(Session):
         body: dict[str, Any] = {"model": "model", "prompt": list(prompt), "max_tokens": max_tokens, "stream": stream}
         body |= {"temperature": 0, "ignore_eos": True}
         if stream:
-            body["stream_options"] = {"include_usage": True}
+            # Usage with every chunk tells how many tokens it carries: usually one, more when the API server falls behind.
+            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
         answer = self._client.exchange("/v1/completions", body, stream)
         _, final = answer.events[-1]
         if "usage" not in final:
             raise ColdprefixError(f"vllm serve ended a stream before its usage counts. Its log: {self._server.log}")
-        # One chunk per token, even where its text is empty.
-        times = [time_ms for time_ms, event in answer.events if event.get("choices")] if stream else []
+        times: list[float] = []
+        first_chunk_tokens = None
+        for time_ms, event in answer.events if stream else []:
+            known = count(event, "usage", "completion_tokens")
+            if event.get("choices") and known is not None and known > len(times):
+                first_chunk_tokens = first_chunk_tokens or known
+                times += [time_ms] * (known - len(times))
         prompt_tokens, cached = count(final, "usage", "prompt_tokens"), count(final, "usage", "prompt_tokens_details", "cached_tokens")
         return Completion(
             started_at=answer.started_at,
@@ -68,7 +74,7 @@ class VllmServer(Session):
             evaluated_tokens=prompt_tokens - cached if prompt_tokens is not None and cached is not None else None,
             engine_prompt_ms=number(final, "metrics", "time_to_first_token_ms"),
             generated_tokens=count(final, "usage", "completion_tokens") or 0,
-            first_chunk_tokens=1 if times and len(times) == count(final, "usage", "completion_tokens") else (0 if stream else None),
+            first_chunk_tokens=first_chunk_tokens,
         )
 
     def reset(self) -> None:

@@ -1,0 +1,23 @@
+# Everything from a fresh clone: `make figures` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+RUN = . .venv/bin/activate &&
+
+.PHONY: help setup figures test check lock
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup:  ## the environment that holds Snakemake; then: . .venv/bin/activate
+	@$(PYTHON) workflow/scripts/set_up.py driver
+
+figures: setup  ## set up, measure, aggregate, draw
+	@$(RUN) snakemake
+
+test: setup  ## all tests
+	@$(RUN) python -m pytest
+
+check: setup  ## linters and types
+	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules
+
+lock: setup  ## write envs/*/requirements.txt anew
+	@$(PYTHON) workflow/scripts/lock.py

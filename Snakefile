@@ -1,0 +1,19 @@
+# coldprefix: what a cold prefix costs. `snakemake` draws every figure; `snakemake -n` says what is stale.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/engines.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.fig1.output,
+        expand("figures/{phase}_panels.{format}", phase=CONFIG.phases, format=FORMATS),

@@ -1,0 +1,148 @@
+"""From raw requests to trials and summary. Nothing is dropped: what is left out of statistics is counted and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from coldprefix.errors import ColdprefixError
+from coldprefix.statistics import Estimate, degradation_pct, estimate
+from coldprefix.tables import METRICS, SUMMARY, TRIALS, schema
+
+CELL = ["phase", "engine", "interface", "configuration", "state", "model"]
+
+
+def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
+    """One row per trial (tables.TRIALS) from one row per request (tables.REQUESTS)."""
+
+    def of(step: str, column: str) -> pl.Expr:
+        return pl.col(column).filter(pl.col("step") == step).first()
+
+    http = pl.col("interface").first() == "http"
+    arrivals = of("stream", "token_times_ms")
+    spans = arrivals.list.last() - arrivals.list.first()
+    trials = requests.group_by([*CELL, "replicate", "trial"], maintain_order=True).agg(
+        burn_in=pl.col("burn_in").first(),
+        rejection=pl.col("rejection").drop_nulls().first(),
+        warmup_ms=of("warmup", "total_ms"),
+        warmup_cached_tokens=of("warmup", "cached_tokens"),
+        query_ms=of("query", "total_ms"),
+        ttft_non_streaming_ms=pl.when(http).then(of("query", "total_ms")),
+        query_cached_tokens=of("query", "cached_tokens"),
+        query_evaluated_tokens=of("query", "evaluated_tokens"),
+        rewarm_ms=of("rewarm", "total_ms"),
+        rewarm_cached_tokens=of("rewarm", "cached_tokens"),
+        ttft_ms=of("stream", "ttft_ms"),
+        stream_cached_tokens=of("stream", "cached_tokens"),
+        stream_evaluated_tokens=of("stream", "evaluated_tokens"),
+        engine_prompt_ms=of("stream", "engine_prompt_ms"),
+        throughput_tok_s=pl.when(spans > 0).then(1e3 * (arrivals.list.len() - 1) / spans),
+        foreign_cpu=pl.col("foreign_cpu").first(),
+        started_at=pl.col("started_at").min(),
+    )
+    return trials.with_columns(
+        valid=~pl.col("burn_in") & pl.col("rejection").is_null(),
+        overhead_ms=pl.col("ttft_ms") - pl.col("ttft_non_streaming_ms"),
+        client_ms=pl.col("ttft_ms") - pl.col("engine_prompt_ms"),
+    ).select(list(TRIALS))
+
+
+def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
+    """One row per cell and metric, and one per phase x configuration for the degradation (tables.SUMMARY)."""
+    rows: list[dict[str, Any]] = []
+    for keys, cell in trials.group_by(CELL, maintain_order=True):
+        named = dict(zip(CELL, keys, strict=True))
+        valid = cell.filter("valid")
+        counts = {"n_rejected": _rejected(cell), "n_burn_in": int(cell["burn_in"].sum())}
+        counts |= {"cached_tokens": valid["stream_cached_tokens"].median(), "evaluated_tokens": valid["stream_evaluated_tokens"].median()}
+        for metric, (unit, _) in METRICS.items():
+            if metric in cell.columns:
+                values = valid[metric].drop_nulls().to_numpy()
+                rows.append(named | counts | {"metric": metric, "unit": unit} | vars(estimate(values)))
+    pair = [key for key in CELL if key != "state"]
+    for keys, both in trials.group_by(pair, maintain_order=True):
+        if set(both["state"]) != {"hit", "miss"}:
+            continue
+        values = {s: both.filter(pl.col("valid") & (pl.col("state") == s))["ttft_ms"].drop_nulls().to_numpy() for s in ("hit", "miss")}
+        effect: Estimate = degradation_pct(values["hit"], values["miss"])
+        counts = {"n_rejected": _rejected(both), "n_burn_in": int(both["burn_in"].sum())}
+        named = dict(zip(pair, keys, strict=True)) | {"state": None, "metric": "ttft_degradation_pct", "unit": "%"}
+        rows.append(named | counts | {"cached_tokens": None, "evaluated_tokens": None} | vars(effect))
+    return pl.DataFrame(rows, schema=schema(SUMMARY))
+
+
+def _rejected(cell: pl.DataFrame) -> int:
+    return int((cell["rejection"].is_not_null() & ~cell["burn_in"]).sum())
+
+
+def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to put cells side by side that were measured under different conditions.
+
+    The machine must be the same for all; the settings in force and the model for all cells of a phase.
+
+    Raises:
+        ColdprefixError: names the field, the cells and both values, and how to measure anew.
+    """
+
+    def compare(records: Sequence[Mapping[str, Any]], fields: Sequence[tuple[str, ...]]) -> None:
+        for field in fields:
+            first_cell, first = _cell(records[0]), _get(records[0], field)
+            for record in records[1:]:
+                if _get(record, field) != first:
+                    raise ColdprefixError(
+                        f"cells that were measured differently cannot be compared: {'.'.join(field)} is {first!r} for {first_cell} and "
+                        f"{_get(record, field)!r} for {_cell(record)}. Measure anew: snakemake --forcerun {record['job']['phase']}"
+                    )
+
+    if not records:
+        return
+    compare(records, [("host", "cpu"), ("host", "usable_cpus"), ("host", "gpu_names"), ("job", "accelerator"), ("job", "threads")])
+    phases = dict.fromkeys(record["job"]["phase"] for record in records)
+    for phase in phases:
+        cells = [record for record in records if record["job"]["phase"] == phase]
+        compare(cells, [("job", "model"), ("in_force_settings",), ("job", "code")])
+
+
+def _cell(record: Mapping[str, Any]) -> str:
+    job = record["job"]
+    return f"{job['phase']}/{job['configuration']}/{job['state']}"
+
+
+def _get(record: Mapping[str, Any], field: tuple[str, ...]) -> Any:
+    if field == ("host", "gpu_names"):
+        return [gpu["name"] for gpu in record["host"]["gpus"]]
+    if field == ("in_force_settings",):  # all but the command line, which names files
+        return {key: value for key, value in record["in_force"].items() if key != "command"}
+    value: Any = record
+    for key in field:
+        value = value[key]
+    return value
+
+
+def table(summary: pl.DataFrame) -> str:
+    """The medians as text for the terminal: a line per cell, then the degradation."""
+
+    def entry(row: Mapping[str, Any] | None, digits: int = 1) -> str:
+        if row is None or row["median"] is None:
+            return "-"
+        interval = f" [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]" if row["ci_low"] is not None else ""
+        return f"{row['median']:.{digits}f}{interval}"
+
+    cells = summary.filter(pl.col("state").is_not_null())
+    header = ["phase", "configuration", "state", "n", "rejected", "reused", "computed", "TTFT ms", "warm-up ms", "re-warm ms", "tokens/s"]
+    lines = [header]
+    for keys, rows in cells.group_by(["phase", "configuration", "state"], maintain_order=True):
+        by_metric = {row["metric"]: row for row in rows.iter_rows(named=True)}
+        ttft = by_metric["ttft_ms"]
+        reused, computed = ("-" if v is None else f"{v:.0f}" for v in (ttft["cached_tokens"], ttft["evaluated_tokens"]))
+        metrics = [entry(by_metric[m]) for m in ("ttft_ms", "warmup_ms", "rewarm_ms", "throughput_tok_s")]
+        lines.append([*map(str, keys), str(ttft["n"]), str(ttft["n_rejected"]), reused, computed, *metrics])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    effects = summary.filter(pl.col("metric") == "ttft_degradation_pct")
+    if len(effects):
+        text += ["", "TTFT of a miss over a hit, minus 1, in % [95 % interval]"]
+        text += [f"{r['phase']:<8} {r['configuration']:<14} {entry(r, 0)}" for r in effects.iter_rows(named=True)]
+    return "\n".join(text) + "\n"

@@ -1,0 +1,1 @@
+"""The figures, one module each; style.py is what they share."""

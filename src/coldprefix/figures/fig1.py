@@ -1,0 +1,51 @@
+"""Figure 1: the cost of prefix invalidation. TTFT by configuration, hit beside miss, a panel per backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import polars as pl
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from coldprefix.config import Figures
+from coldprefix.figures import style
+
+WIDTH = 0.38
+
+
+def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], settings: Figures) -> tuple[Figure, pl.DataFrame]:
+    """Draw figure 1 for all phases in ``summary``. Returns it with the rows it shows."""
+    style.apply(settings)
+    ttft = summary.filter(pl.col("metric") == "ttft_ms")
+    effects = summary.filter(pl.col("metric") == "ttft_degradation_pct")
+    phases = list(dict.fromkeys(ttft["phase"]))
+    lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
+    configurations = [name for name in lengths if name in set(ttft["configuration"])]
+    wide = len(phases) > 1
+    size = (settings.text_in if wide else settings.column_in, 2.3)
+    figure, axes = plt.subplots(1, len(phases), figsize=size, sharey=True, squeeze=False)
+    for panel, phase in zip(axes[0], phases, strict=True):
+        for i, configuration in enumerate(configurations):
+            for side, state in ((-1, "hit"), (1, "miss")):
+                row = style.find(ttft, phase=phase, configuration=configuration, state=state)
+                if row:
+                    style.bar(panel, i + side * WIDTH / 2, row, state, WIDTH)
+            effect = style.find(effects, phase=phase, configuration=configuration)
+            miss = style.find(ttft, phase=phase, configuration=configuration, state="miss")
+            if effect and miss:
+                top = miss["ci_high"] or miss["median"]
+                panel.annotate(
+                    f"{effect['median']:+.0f} %", (i, top), (0, 3), textcoords="offset points", ha="center", fontsize=settings.font_pt - 1
+                )
+        panel.set_title(style.backend_title(phase))
+        panel.set_xticks(range(len(configurations)), [style.configuration_label(c, lengths[c]) for c in configurations])
+        panel.set_ylim(bottom=0)
+        panel.margins(y=0.12)
+    axes[0][0].set_ylabel("time to first token (ms)")
+    handles = [Patch(facecolor=style.COLOURS[s], hatch=style.HATCHES[s], edgecolor="white", label=f"cache {s}") for s in ("hit", "miss")]
+    axes[0][0].legend(handles=handles, loc="upper left", handlelength=1.4)
+    style.note(figure, style.measured_note(summary, provenance, wrap=not wide), settings.font_pt)
+    return figure, pl.concat([ttft, effects])

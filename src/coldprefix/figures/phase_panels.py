@@ -1,0 +1,102 @@
+"""One backend in three panels: time to first token, throughput, warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from coldprefix.config import Figures
+from coldprefix.figures import style
+
+WIDTH = 0.38
+
+
+def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], settings: Figures, phase: str) -> tuple[Figure, pl.DataFrame]:
+    """Draw the panels of ``phase``. Returns the figure with the rows it shows."""
+    style.apply(settings)
+    summary = summary.filter(pl.col("phase") == phase)
+    provenance = [r for r in provenance if r["job"]["phase"] == phase]
+    lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
+    figure, axes = plt.subplots(1, 3, figsize=(settings.text_in, 2.4))
+    http = style.PHASES[phase][1] == "http"
+    shown = ["ttft_ms", "throughput_tok_s", "warmup_ms", "rewarm_ms"] + (["ttft_non_streaming_ms", "overhead_ms"] if http else [])
+    rows = summary.filter(pl.col("metric").is_in(shown))
+    _ttft(axes[0], rows, lengths, http)
+    _bars(axes[1], rows, lengths, "throughput_tok_s")
+    axes[1].set_ylabel("throughput (tokens/s)")
+    _warmup(axes[2], rows, lengths)
+    for panel in axes:
+        panel.set_xticks(range(len(lengths)), [style.configuration_label(c, lengths[c]) for c in lengths])
+        panel.set_ylim(bottom=0)
+        panel.set_ylim(top=panel.get_ylim()[1] * 1.28)  # room for the legend
+    figure.suptitle(f"{style.backend_title(phase)} ({phase})", fontsize=settings.font_pt)
+    style.note(figure, style.measured_note(summary, provenance), settings.font_pt)
+    return figure, rows
+
+
+def _bars(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], metric: str, legend: bool = True) -> None:
+    for i, configuration in enumerate(lengths):
+        for side, state in ((-1, "hit"), (1, "miss")):
+            row = style.find(rows, configuration=configuration, state=state, metric=metric)
+            if row:
+                style.bar(axes, i + side * WIDTH / 2, row, state, WIDTH)
+    if legend:
+        axes.legend(handles=[_patch(state, state) for state in ("hit", "miss")], loc="upper left", ncols=2, handlelength=1.4)
+
+
+def _patch(state: str, label: str, **style_of: Any) -> Patch:
+    return Patch(**({"facecolor": style.COLOURS[state], "hatch": style.HATCHES[state], "edgecolor": "white", "label": label} | style_of))
+
+
+def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool) -> None:
+    """TTFT; over HTTP stacked: the time of an answer in one piece, and what streaming adds, as a number where it is thin."""
+    axes.set_ylabel("time to first token (ms)")
+    if not http:
+        _bars(axes, rows, lengths, "ttft_ms")
+        return
+    handles = [_patch("hit", "hit"), _patch("miss", "miss"), Patch(facecolor="black", label="streaming overhead (ms)")]
+    for i, configuration in enumerate(lengths):
+        for side, state in ((-1, "hit"), (1, "miss")):
+            at = {"configuration": configuration, "state": state}
+            total = style.find(rows, metric="ttft_ms", **at)
+            plain = style.find(rows, metric="ttft_non_streaming_ms", **at)
+            overhead = style.find(rows, metric="overhead_ms", **at)
+            if not (total and plain and overhead):
+                continue
+            x = i + side * WIDTH / 2
+            style.bar(axes, x, plain, state, WIDTH)
+            if overhead["median"] > 0:
+                axes.bar(x, overhead["median"], WIDTH, bottom=plain["median"], color="black", linewidth=0)
+            top = max(plain["ci_high"] or 0, plain["median"] + max(0.0, overhead["median"]))
+            size = plt.rcParams["legend.fontsize"] - 1
+            axes.annotate(f"{overhead['median']:+.1f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=size)
+    axes.legend(handles=handles, loc="upper left", handlelength=1.4, labelspacing=0.2)
+
+
+def _warmup(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any]) -> None:
+    """The warm-up of [A, B] in an empty cache, and again after the query: what the query destroyed must be paid for."""
+    axes.set_ylabel("warm-up (ms)")
+    quarter = WIDTH / 2
+    pale = {"hit": "#8FC3E3", "miss": "#F2B48C"}
+    for i, configuration in enumerate(lengths):
+        for side, state in ((-1, "hit"), (1, "miss")):
+            cold = style.find(rows, metric="warmup_ms", configuration=configuration, state=state)
+            again = style.find(rows, metric="rewarm_ms", configuration=configuration, state=state)
+            x = i + side * WIDTH / 2
+            if cold:
+                style.bar(axes, x - quarter / 2, cold, state, quarter, color=pale[state])
+            if again:
+                style.bar(axes, x + quarter / 2, again, state, quarter)
+    handles = [
+        Patch(facecolor=pale["hit"], label="first (cold)"),
+        Patch(facecolor=pale["miss"], hatch=style.HATCHES["miss"], edgecolor="white", label="first (cold)"),
+        _patch("hit", "after a hit"),
+        _patch("miss", "after a miss"),
+    ]
+    axes.legend(handles=handles, loc="upper left", ncols=2, handlelength=1.4, columnspacing=1.0, labelspacing=0.2)

@@ -1,0 +1,117 @@
+"""What all figures share: size, fonts, colours, the note on what was measured, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import polars as pl
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from coldprefix.config import PHASES, Figures
+
+# Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps hit and miss apart in grey, too.
+HIT, MISS = "#0072B2", "#D55E00"
+COLOURS = {"hit": HIT, "miss": MISS}
+HATCHES = {"hit": "", "miss": "////"}
+ENGINES = {"vllm": "vLLM", "llamacpp": "llama.cpp"}
+INTERFACES = {"http": "HTTP", "python": "Python"}
+
+
+def backend_title(phase: str) -> str:
+    """ "vLLM HTTP" and so on."""
+    engine, interface = PHASES[phase]
+    return f"{ENGINES[engine]} {INTERFACES[interface]}"
+
+
+def configuration_label(name: str, lengths: Mapping[str, int] | None) -> str:
+    """A configuration's name for an axis: its lengths on two lines."""
+    return f"A {lengths['A']}\nB {lengths['B']}" if lengths else name
+
+
+def apply(settings: Figures) -> None:
+    """Set matplotlib up: embedded TrueType fonts, sizes in points of the printed page."""
+    size = settings.font_pt
+    plt.rcParams.update(
+        {
+            "pdf.fonttype": 42,
+            "ps.fonttype": 42,
+            "font.family": "DejaVu Sans",
+            "font.size": size,
+            "axes.titlesize": size,
+            "axes.labelsize": size,
+            "xtick.labelsize": size - 1,
+            "ytick.labelsize": size - 1,
+            "legend.fontsize": size - 1,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.6,
+            "hatch.linewidth": 0.4,
+            "errorbar.capsize": 1.5,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def interval(row: Mapping[str, Any]) -> list[list[float]]:
+    """Error bars of a summary row as matplotlib wants them; of length zero where there is no interval."""
+    if row["ci_low"] is None:
+        return [[0.0], [0.0]]
+    return [[max(0.0, row["median"] - row["ci_low"])], [max(0.0, row["ci_high"] - row["median"])]]
+
+
+def bar(axes: Axes, x: float, row: Mapping[str, Any], state: str, width: float, **style: Any) -> None:
+    """One bar with its interval, in the colour of its state."""
+    style = {"color": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "linewidth": 0.3} | style
+    axes.bar(x, row["median"], width, yerr=interval(row), error_kw={"elinewidth": 0.7, "ecolor": "black"}, **style)
+
+
+def find(summary: pl.DataFrame, **keys: Any) -> dict[str, Any] | None:
+    """The one row with these values, or None if it is not there or has no median."""
+    for row in summary.iter_rows(named=True):
+        if all(row[key] == value for key, value in keys.items()):
+            return row if row["median"] is not None else None
+    return None
+
+
+def note(figure: Figure, text: str, size: float) -> None:
+    """What was measured, below the figure: weights, machine, trials."""
+    figure.supxlabel(text, fontsize=size - 2, color="#444444", x=0.01, ha="left")
+
+
+def measured_note(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], wrap: bool = False) -> str:
+    """E.g. "gpt2-standin (random weights); Xeon, 2 threads; medians of 12 trials, 95 % bootstrap intervals"."""
+    models = {r["job"]["model"]["name"]: r["job"]["model"]["source"] for r in provenance}
+    names = ", ".join(name + (" (random weights)" if source == "standin" else "") for name, source in models.items())
+    host, job = provenance[0]["host"], provenance[0]["job"]
+    machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
+    n = summary.filter(pl.col("metric") == "ttft_ms")["n"]
+    trials = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
+    rejected = int(summary.filter(pl.col("metric") == "ttft_ms")["n_rejected"].sum())
+    left_out = f", {rejected} rejected" if rejected else ""
+    gap = "\n" if wrap else " "
+    return f"Weights: {names}. {machine}.{gap}Medians of {trials} trials{left_out}; bars: 95 % bootstrap interval."
+
+
+def save(figure: Figure, rows: pl.DataFrame, paths: Iterable[Path], settings: Figures) -> None:
+    """Write a figure in the formats its paths name, .csv for the drawn rows. Two runs over the same data write the same bytes."""
+    for path in paths:
+        partial = path.with_name(f".{path.stem}.part{path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.suffix == ".csv":
+                rows.write_csv(partial)
+            else:
+                metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+                figure.savefig(partial, dpi=settings.png_dpi, metadata=metadata)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    plt.close(figure)

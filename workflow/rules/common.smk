@@ -1,0 +1,58 @@
+# Loads and validates; no rules here.
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+
+from coldprefix.config import parse as parse_config
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import code_hash, environment_of, job_of, resolve_accelerator
+
+
+configfile: Path(workflow.basedir) / "config.yaml"
+
+
+try:
+    CONFIG = parse_config(config)
+except ColdprefixError as error:
+    raise WorkflowError(str(error)) from None
+
+ACCELERATOR = resolve_accelerator(CONFIG.accelerator)
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+ENVIRONMENTS = Path(workflow.basedir) / "envs"
+PYTHON = sys.executable
+FORMATS = ["pdf", "png", "csv"]
+JOBS = {
+    "/".join(cell): job_of(CONFIG, *cell) for cell in CONFIG.all_cells()
+}
+
+
+def job_text(cell):
+    """The job of a cell as JSON: the only thing that decides whether the cell is stale."""
+    return JOBS[cell].model_dump_json(exclude_none=True)
+
+
+def cell_of(phase, wildcards):
+    return f"{phase}/{wildcards.configuration}/{wildcards.state}"
+
+
+def model_entry(name):
+    """A model's entry in config.yaml as JSON."""
+    return CONFIG.models[name].model_dump_json()
+
+
+def first_job(phase):
+    """Any job of a phase: engine and settings are the same for all of them."""
+    return next(job for job in JOBS.values() if job.phase == phase)
+
+
+def script(name):
+    """The command that runs one of workflow/scripts in the driver's environment."""
+    return f"{PYTHON} {SCRIPTS / name}"
+
+
+wildcard_constraints:
+    configuration="|".join(CONFIG.configurations),
+    state="hit|miss",
+    format="pdf|png|csv",

@@ -1,0 +1,61 @@
+# Engines: their environments and builds, cached by content outside the checkout, and what is in force when they run.
+
+
+rule environment:
+    output:
+        "results/setup/environments/{environment}.json",
+    params:
+        command=script("set_up.py"),
+        key=lambda wildcards: next(j.environment_key + j.engine_key for j in JOBS.values() if j.environment == wildcards.environment),
+        build=lambda wildcards: f"--llamacpp {ACCELERATOR}" if wildcards.environment == "llamacpp" else "",
+    resources:
+        machine=100,
+    shell:
+        "{params.command} {wildcards.environment:q} {params.build} --record {output:q}"
+
+
+def setup_of(phase):
+    """The records that must exist before a phase can run."""
+    job = first_job(phase)
+    needs = [f"results/setup/environments/{job.environment}.json", f"results/setup/models/{job.model.name}.json"]
+    if job.engine == "llamacpp":
+        needs.append(f"results/setup/gguf/{job.model.name}.json")
+    return needs
+
+
+rule preflight:
+    input:
+        lambda wildcards: [ancient(path) for path in setup_of(wildcards.phase)],
+    output:
+        "results/preflight/{phase}.json",
+    log:
+        "results/logs/preflight/{phase}.log",
+    params:
+        restore=script("restore.py"),
+        python=lambda wildcards: ENVIRONMENTS / first_job(wildcards.phase).environment / ".venv" / "bin" / "python",
+        script=SCRIPTS / "preflight.py",
+        job=lambda wildcards: first_job(wildcards.phase).model_dump_json(exclude_none=True),
+        entry=lambda wildcards: model_entry(first_job(wildcards.phase).model.name),
+        model=lambda wildcards: first_job(wildcards.phase).model.name,
+    priority: 10
+    resources:
+        machine=100,
+    wildcard_constraints:
+        phase="|".join(CONFIG.phases),
+    shell:
+        "{params.restore} --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
+        " exec {params.python:q} {params.script:q} --job {params.job:q} --model models/{params.model:q}"
+        " --gguf models/{params.model:q}-F16.gguf --out {output:q} --log {log:q}"
+
+
+# Before anything is measured: what must agree between the two interfaces of an engine does.
+rule settings:
+    input:
+        expand("results/preflight/{phase}.json", phase=CONFIG.phases),
+    output:
+        "results/preflight/agreed.json",
+    params:
+        command=script("compare_settings.py"),
+    priority: 10
+    shell:
+        "{params.command} --out {output:q} {input:q}"

@@ -1,0 +1,30 @@
+# One job per cell: phase x configuration x cache state. It owns its engine. Rules are named after the phases, so that
+# `snakemake --forcerun phase3b` measures phase3b anew.
+
+for phase in CONFIG.phases:
+
+    rule:
+        name:
+            phase
+        input:
+            ancient("results/preflight/agreed.json"),
+            [ancient(path) for path in setup_of(phase)],
+        output:
+            requests=f"results/raw/{phase}/{{configuration}}/{{state}}/requests.parquet",
+            provenance=f"results/raw/{phase}/{{configuration}}/{{state}}/provenance.json",
+        log:
+            f"results/logs/{phase}/{{configuration}}/{{state}}.log",
+        params:
+            restore=script("restore.py"),
+            python=ENVIRONMENTS / first_job(phase).environment / ".venv" / "bin" / "python",
+            script=SCRIPTS / "measure.py",
+            job=lambda wildcards, phase=phase: job_text(cell_of(phase, wildcards)),
+            entry=model_entry(first_job(phase).model.name),
+            model=first_job(phase).model.name,
+        threads: workflow.cores
+        resources:
+            machine=100,
+        shell:
+            "{params.restore} --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
+            " exec {params.python:q} {params.script:q} --job {params.job:q} --model models/{params.model:q}"
+            " --gguf models/{params.model:q}-F16.gguf --requests {output.requests:q} --provenance {output.provenance:q} --log {log:q}"

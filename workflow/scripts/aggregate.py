@@ -1,0 +1,57 @@
+"""Put the cells together: requests, trials and summary in parquet, and the medians as a table.
+
+    python aggregate.py --raw results/raw --cells phase3a/A512_B256/hit ... --out results
+
+Writes requests.parquet, trials.parquet, summary.parquet and summary.txt, and prints the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+import polars as pl
+
+from coldprefix import tables
+from coldprefix.aggregate import check_comparable, summary_of, table, trials_of
+from coldprefix.errors import ColdprefixError, run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raw", type=Path, required=True)
+    parser.add_argument("--cells", nargs="+", required=True, help="phase/configuration/state")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    frames = []
+    records = []
+    for cell in arguments.cells:
+        folder = arguments.raw / cell
+        frame = tables.read_requests(folder / "requests.parquet")
+        found = frame.select("phase", "configuration", "state").unique().rows()
+        if found != [tuple(cell.split("/"))]:
+            raise ColdprefixError(f"{folder}/requests.parquet holds {found}, not the cell {cell}: has it been moved or edited?")
+        frames.append(frame)
+        records.append(json.loads((folder / "provenance.json").read_text()))
+    check_comparable(records)
+    requests = pl.concat(frames)
+    trials = trials_of(requests.lazy()).collect().cast(dict(tables.schema(tables.TRIALS)))
+    summary = summary_of(trials)
+    for frame, columns, name in (
+        (requests, tables.REQUESTS, "requests"),
+        (trials, tables.TRIALS, "trials"),
+        (summary, tables.SUMMARY, "summary"),
+    ):
+        tables.validate(frame, columns, name)
+        tables.write_parquet(frame, arguments.out / f"{name}.parquet")
+    text = table(summary)
+    (arguments.out / "summary.txt").write_text(text)
+    print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,50 @@
+"""Make a model exist, from the Hub or generated; with --gguf also as GGUF F16. Instant when it is there already.
+
+    python prepare_model.py NAME --entry JSON --models models [--gguf] --downloads FOLDER --record FILE
+
+The record says what was made. FOLDER keeps the checksums of first downloads, which later ones must repeat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from pydantic import TypeAdapter
+
+from coldprefix import models
+from coldprefix.config import HubModel, Model
+from coldprefix.errors import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--entry", required=True, help="the model's entry in config.yaml, as JSON")
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--gguf", action="store_true")
+    parser.add_argument("--downloads", type=Path, required=True)
+    parser.add_argument("--record", type=Path, required=True)
+    arguments = parser.parse_args()
+    model = TypeAdapter[Model](Model).validate_json(arguments.entry)
+    known = arguments.downloads / f"{arguments.name}.json"
+    if arguments.gguf:
+        record = models.ensure_gguf(arguments.name, model, arguments.models)
+    else:
+        earlier = json.loads(known.read_text()) if known.exists() else None
+        record = models.ensure_model(arguments.name, model, arguments.models, earlier)
+        if isinstance(model, HubModel) and not earlier:
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    arguments.record.parent.mkdir(parents=True, exist_ok=True)
+    partial = arguments.record.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    partial.replace(arguments.record)
+
+
+if __name__ == "__main__":
+    run_main(main)
