@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures test check lock
+.PHONY: help setup figures test check docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,9 @@ test: setup  ## all tests
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules
+
+docs: setup  ## write the reference pages and the schema from the code
+	@$(RUN) python workflow/scripts/write_reference.py
 
 lock: setup  ## write envs/*/requirements.txt anew
 	@$(PYTHON) workflow/scripts/lock.py

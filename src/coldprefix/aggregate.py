@@ -55,7 +55,7 @@ def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
     for keys, cell in trials.group_by(CELL, maintain_order=True):
         named = dict(zip(CELL, keys, strict=True))
         valid = cell.filter("valid")
-        counts = {"n_rejected": _rejected(cell), "n_burn_in": int(cell["burn_in"].sum())}
+        counts: dict[str, Any] = {"n_rejected": _rejected(cell), "n_burn_in": int(cell["burn_in"].sum())}
         counts |= {"cached_tokens": valid["stream_cached_tokens"].median(), "evaluated_tokens": valid["stream_evaluated_tokens"].median()}
         for metric, (unit, _) in METRICS.items():
             if metric in cell.columns:
@@ -65,8 +65,8 @@ def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
     for keys, both in trials.group_by(pair, maintain_order=True):
         if set(both["state"]) != {"hit", "miss"}:
             continue
-        values = {s: both.filter(pl.col("valid") & (pl.col("state") == s))["ttft_ms"].drop_nulls().to_numpy() for s in ("hit", "miss")}
-        effect: Estimate = degradation_pct(values["hit"], values["miss"])
+        samples = {s: both.filter(pl.col("valid") & (pl.col("state") == s))["ttft_ms"].drop_nulls().to_numpy() for s in ("hit", "miss")}
+        effect: Estimate = degradation_pct(samples["hit"], samples["miss"])
         counts = {"n_rejected": _rejected(both), "n_burn_in": int(both["burn_in"].sum())}
         named = dict(zip(pair, keys, strict=True)) | {"state": None, "metric": "ttft_degradation_pct", "unit": "%"}
         rows.append(named | counts | {"cached_tokens": None, "evaluated_tokens": None} | vars(effect))
@@ -103,6 +103,19 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     for phase in phases:
         cells = [record for record in records if record["job"]["phase"] == phase]
         compare(cells, [("job", "model"), ("in_force_settings",), ("job", "code")])
+
+
+def check_same_prompts(requests: pl.DataFrame) -> None:
+    """All backends that run the same model must have been sent the same token ids.
+
+    Raises:
+        ColdprefixError: names the first request that differs and the phases.
+    """
+    request = ["model", "configuration", "state", "replicate", "trial", "step"]
+    differing = requests.group_by(request, maintain_order=True).agg(pl.col("prompt_hash").n_unique(), pl.col("phase").unique())
+    for row in differing.filter(pl.col("prompt_hash") > 1).head(1).iter_rows(named=True):
+        where = ", ".join(f"{key} {row[key]}" for key in request)
+        raise ColdprefixError(f"the phases {sorted(row['phase'])} were not sent the same tokens ({where}), so they cannot be compared")
 
 
 def _cell(record: Mapping[str, Any]) -> str:

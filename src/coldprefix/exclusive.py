@@ -33,7 +33,7 @@ def exclusive(what: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         handle.seek(0)
         handle.truncate()
-        handle.write(f"{what} (process {os.getpid()} in {os.getcwd()})")
+        handle.write(f"{what} (process {os.getpid()} in {Path.cwd()})")
         handle.flush()
         try:
             yield

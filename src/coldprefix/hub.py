@@ -73,7 +73,11 @@ def _fetch(name: str, model: HubModel, file: str) -> str:
         reason = "there is no such repository, or it is private: check its name, or set HF_TOKEN"
     except errors.LocalEntryNotFoundError as error:
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-        cause = "HF_HUB_OFFLINE is set and the file is not in the cache" if offline else f"the Hub cannot be reached ({error.__cause__ or error})"
+        cause = (
+            "HF_HUB_OFFLINE is set and the file is not in the cache"
+            if offline
+            else f"the Hub cannot be reached ({error.__cause__ or error})"
+        )
         reason = f"{cause}; model: gpt2-standin needs no network"
     except errors.EntryNotFoundError:
         reason = "the repository has no such file at this revision"

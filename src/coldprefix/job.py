@@ -33,7 +33,7 @@ ENGINE_CODE = {
     ("llamacpp", "http"): ("engines/llamacpp_http.py", "engines/http.py", "engines/llamacpp.py", "server.py", "supervise.py"),
     ("llamacpp", "python"): ("engines/llamacpp_python.py", "engines/llamacpp.py"),
     ("vllm", "http"): ("engines/vllm_http.py", "engines/http.py", "engines/vllm.py", "server.py", "supervise.py"),
-    ("vllm", "python"): ("engines/vllm_python.py", "engines/vllm.py"),
+    ("vllm", "python"): ("engines/vllm_python.py", "engines/vllm.py", "engines/output.py"),
 }
 
 

@@ -113,7 +113,9 @@ def _check_config_json(name: str, model: Model, folder: Path) -> None:
     real = {"architecture": (told.get("architectures") or [None])[0], "positions": positions, "vocabulary": told.get("vocab_size")}
     for key, value in real.items():
         if value is not None and value != getattr(model, key):
-            raise ColdprefixError(f"models.{name}.{key} is {getattr(model, key)!r}, the model's config.json says {value!r}; correct config.yaml")
+            raise ColdprefixError(
+                f"models.{name}.{key} is {getattr(model, key)!r}, the model's config.json says {value!r}; correct config.yaml"
+            )
 
 
 def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
     partial = models / f".{name}-F16.gguf.part"
     log = models / f"{name}-F16.log"
     folder = model_folder(models, name)
-    command = [python, source / "convert_hf_to_gguf.py", folder, "--outtype", "f16", "--outfile", partial]
+    command: list[str | Path] = [python, source / "convert_hf_to_gguf.py", folder, "--outtype", "f16", "--outfile", partial]
     try:
         with open(log, "w") as output:
             code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode

@@ -14,6 +14,7 @@ backends get the same token ids, and a hit and a miss of the same trial share th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,11 @@ def draw_trial(
     if state == "hit":
         return TrialPrompts(warm, warm + q.tolist(), warm + q_again.tolist(), len(warm))
     return TrialPrompts(warm, [*b.tolist(), *q.tolist()], [*b_again.tolist(), *q.tolist()], 0)
+
+
+def prompt_hash(prompt: Sequence[int]) -> str:
+    """16 hex digits over the token ids."""
+    return hashlib.sha256(np.asarray(prompt, dtype="<u4").tobytes()).hexdigest()[:16]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ import psutil
 from coldprefix.engines.session import Session
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
-from coldprefix.prompts import TrialPrompts, draw_trial
+from coldprefix.prompts import TrialPrompts, draw_trial, prompt_hash
 from coldprefix.tables import REQUESTS, schema
 from coldprefix.verify import intended_reuse, rejection
 
@@ -43,6 +43,7 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
             {
                 "step": step,
                 "prompt_tokens": len(prompt),
+                "prompt_hash": prompt_hash(prompt),
                 "intended_cached_tokens": intended,
                 "cached_tokens": done.cached_tokens,
                 "evaluated_tokens": done.evaluated_tokens,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from coldprefix import supervise
@@ -77,13 +77,12 @@ class Server:
         reason = f"was ended by signal {code - 128} ({signal.Signals(code - 128).name})" if 128 < code < 160 else f"exited with code {code}"
         raise ColdprefixError(f"{self.name} {reason} while {doing}. The end of {self.log}:\n{tail(self.log)}")
 
-    def wait_ready(self, is_ready: object, timeout_s: float) -> float:
+    def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> float:
         """Poll ``is_ready()`` until it is true; returns the seconds it took.
 
         Raises:
             ColdprefixError: the server ended, or was not ready in time.
         """
-        assert callable(is_ready)
         started = time.monotonic()
         while True:
             self.check_alive("starting")

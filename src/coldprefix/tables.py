@@ -25,6 +25,7 @@ REQUESTS: dict[str, tuple[pl.DataType, str]] = {
     "order": (pl.Int32(), "0, 1, ...: the request's place in its job"),
     "step": (pl.String(), "warmup, query, rewarm or stream"),
     "prompt_tokens": (pl.Int32(), "tokens sent"),
+    "prompt_hash": (pl.String(), "of the token ids sent: equal for all backends"),
     "intended_cached_tokens": (pl.Int32(), "tokens that had to be reused; null where the protocol prescribes nothing"),
     "cached_tokens": (pl.Int32(), "tokens the engine says it reused; null if it did not say"),
     "evaluated_tokens": (pl.Int32(), "prompt tokens the engine says it computed; null if it did not say"),

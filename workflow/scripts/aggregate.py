@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 import polars as pl
 
 from coldprefix import tables
-from coldprefix.aggregate import check_comparable, summary_of, table, trials_of
+from coldprefix.aggregate import check_comparable, check_same_prompts, summary_of, table, trials_of
 from coldprefix.errors import ColdprefixError, run_main
 
 
@@ -39,7 +39,8 @@ def main() -> None:
         records.append(json.loads((folder / "provenance.json").read_text()))
     check_comparable(records)
     requests = pl.concat(frames)
-    trials = trials_of(requests.lazy()).collect().cast(dict(tables.schema(tables.TRIALS)))
+    check_same_prompts(requests)
+    trials = trials_of(requests.lazy()).collect().cast(tables.schema(tables.TRIALS))
     summary = summary_of(trials)
     for frame, columns, name in (
         (requests, tables.REQUESTS, "requests"),

@@ -1,6 +1,6 @@
 """Settings that must agree between the two interfaces of an engine: compare the preflight records.
 
-    python compare_settings.py --out AGREED.json phase1.json phase2.json ...
+python compare_settings.py --out AGREED.json phase1.json phase2.json ...
 """
 
 from __future__ import annotations

@@ -40,7 +40,10 @@ def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol
     began = time.monotonic()
     medians: list[float] = []
     rejected = 0
-    with tqdm(total=per_replicate * job.protocol.replicates, desc=f"{job.cell} starting", unit="trial", dynamic_ncols=True) as bar:
+    # The bar keeps the terminal: an engine inside this process has its output sent to its log.
+    terminal = os.fdopen(os.dup(2), "w")
+    total = per_replicate * job.protocol.replicates
+    with terminal, tqdm(total=total, desc=f"{job.cell} starting", unit="trial", dynamic_ncols=True, file=terminal) as bar:
 
         def on_trial(done: list[protocol.Row]) -> None:
             nonlocal rejected

@@ -1,7 +1,7 @@
 """Draw a figure from the summary, with the rows it shows beside it.
 
-    python plot.py fig1 --summary results/summary.parquet --provenance FILE... --style JSON --out figures/fig1_invalidation.{pdf,png,csv}
-    python plot.py phase3a ...            the three panels of one phase
+python plot.py fig1 --summary results/summary.parquet --provenance FILE... --style JSON --out figures/fig1_invalidation.{pdf,png,csv}
+python plot.py phase3a ...            the three panels of one phase
 """
 
 from __future__ import annotations

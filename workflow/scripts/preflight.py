@@ -46,7 +46,13 @@ def main() -> None:
     os.environ.update(inherited)
     if cold is None or warm is None:
         raise ColdprefixError(f"{job.phase}: the engine does not report how many tokens it reuses, so no trial can be verified")
-    record = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "model": job.model.name, "in_force": in_force}
+    record: dict[str, object] = {
+        "phase": job.phase,
+        "engine": job.engine,
+        "interface": job.interface,
+        "model": job.model.name,
+        "in_force": in_force,
+    }
     record |= {"reused_cold_tokens": cold, "reused_warm_tokens": warm, "start_s": round(start_s, 2)}
     partial = arguments.out.with_suffix(".part")
     partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")

@@ -1,8 +1,8 @@
 """Make environments and engine builds exist. Runs under the system's Python: standard library only.
 
-    python3 workflow/scripts/set_up.py driver llamacpp vllm-cpu ...        environments by name
-    python3 workflow/scripts/set_up.py --llamacpp cpu                      the engine build
-    python3 workflow/scripts/set_up.py --record FILE ...                   also write what was made, for the pipeline
+python3 workflow/scripts/set_up.py driver llamacpp vllm-cpu ...        environments by name
+python3 workflow/scripts/set_up.py --llamacpp cpu                      the engine build
+python3 workflow/scripts/set_up.py --record FILE ...                   also write what was made, for the pipeline
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,7 @@ class Exchange:
 
 
 class Client:
-    """Talks HTTP to a `Server`. Synchronous outside, aiohttp inside, no other work in its event loop.
+    """Talks HTTP to a `Server`, which it owns. Synchronous outside, aiohttp inside, no other work in its event loop.
 
     llama-server closes the connection after each stream without saying so, hence a connection per request; connecting is
     timed apart.
@@ -138,17 +137,32 @@ class Client:
         try:
             event = json.loads(text)
         except ValueError:
-            raise ColdprefixError(f"{self.server.name} sent something that is not JSON: {text[:200]!r}. Its log: {self.server.log}") from None
+            raise ColdprefixError(
+                f"{self.server.name} sent something that is not JSON: {text[:200]!r}. Its log: {self.server.log}"
+            ) from None
         if not isinstance(event, dict) or "error" in event:
             raise ColdprefixError(f"{self.server.name} answered with an error: {str(event)[:500]}. Its log: {self.server.log}")
         return event
 
-    def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> float:
-        return self.server.wait_ready(is_ready, timeout_s)
+    def wait_healthy(self, timeout_s: float) -> float:
+        """Wait until GET /health answers 200. Returns the seconds it took; closes everything if it does not come to that.
+
+        Raises:
+            ColdprefixError: see Server.wait_ready.
+        """
+        try:
+            return self.server.wait_ready(lambda: self.get("/health")[0] == 200, timeout_s)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._runner.run(self._session.close())
-        self._runner.close()
+        """Hang up first, so that the server need not finish a stream, then stop it."""
+        try:
+            self._runner.run(self._session.close())
+            self._runner.close()
+        finally:
+            self.server.close()
 
 
 def count(container: Any, *path: str) -> int | None:

@@ -41,12 +41,8 @@ class LlamaServer(Session):
         command += ["--verbosity", "4", "--sse-ping-interval", "1", "--metrics"]
         self.command = command
         self._server = Server("llama-server", command, clean_environment({}), log, grace_s=5.0)
-        try:
-            self._client = Client(self._server, job.protocol.timeout_s)
-            self.start_s = self._client.wait_ready(lambda: self._client.get("/health")[0] == 200, job.protocol.start_timeout_s)
-        except BaseException:
-            self._server.close()
-            raise
+        self._client = Client(self._server, job.protocol.timeout_s)
+        self.start_s = self._client.wait_healthy(job.protocol.start_timeout_s)
 
     @property
     def granularity(self) -> int:
@@ -100,7 +96,9 @@ class LlamaServer(Session):
         threads = re.findall(r"n_threads = (\d+) \(n_threads_batch = (\d+)\)", log)
         host = re.findall(r"prompt cache is (disabled|enabled)(?:, size limit: (\d+) MiB)?", log)
         if not threads or not host:
-            raise ColdprefixError(f"llama-server's log does not say its threads or its host cache; has its wording changed? {self._server.log}")
+            raise ColdprefixError(
+                f"llama-server's log does not say its threads or its host cache; has its wording changed? {self._server.log}"
+            )
         settings = llamacpp.settings_from_log(log)
         if props["total_slots"] != settings["slots"] or props["default_generation_settings"]["n_ctx"] != settings["context_tokens"]:
             raise ColdprefixError(f"llama-server's /props ({props['total_slots']} slots) contradict its log ({settings})")
@@ -122,4 +120,3 @@ class LlamaServer(Session):
 
     def close(self) -> None:
         self._client.close()
-        self._server.close()

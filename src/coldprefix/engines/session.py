@@ -49,7 +49,13 @@ class Completion:
 
 
 class Session(ABC):
-    """An engine that runs. Close it, or use it as a context manager."""
+    """An engine that runs. Close it, or use it as a context manager.
+
+    Attributes:
+        start_s: seconds from the start until it was ready.
+    """
+
+    start_s: float = 0.0
 
     @property
     @abstractmethod

@@ -34,12 +34,12 @@ class VllmServer(Session):
         command += ["--disable-uvicorn-access-log"]
         self.command = command
         self._server = Server("vllm serve", command, vllm.environment(job), log, grace_s=15.0)
+        self._client = Client(self._server, job.protocol.timeout_s)
+        self.start_s = self._client.wait_healthy(job.protocol.start_timeout_s)
         try:
-            self._client = Client(self._server, job.protocol.timeout_s)
-            self.start_s = self._client.wait_ready(lambda: self._client.get("/health")[0] == 200, job.protocol.start_timeout_s)
             self._in_force = self._read_in_force()
         except BaseException:
-            self._server.close()
+            self.close()
             raise
 
     @property
@@ -99,4 +99,3 @@ class VllmServer(Session):
 
     def close(self) -> None:
         self._client.close()
-        self._server.close()

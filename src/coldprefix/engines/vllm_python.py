@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines import vllm
+from coldprefix.engines.output import EngineOutput
 from coldprefix.engines.session import Completion, Session
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
+from coldprefix.server import tail
 
 
 class VllmPython(Session):
@@ -23,17 +25,18 @@ class VllmPython(Session):
         environment = vllm.environment(job) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         os.environ.clear()
         os.environ.update(environment)
-        log.parent.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        from vllm import LLM, SamplingParams
-
-        self._sampling = SamplingParams
+        self._output = EngineOutput(log)
         try:
-            self._llm = LLM(
-                model=str(model), distributed_executor_backend="uni", disable_log_stats=False, **vllm.arguments(job)
-            )
-        except (ValueError, RuntimeError, OSError) as error:
-            raise ColdprefixError(f"vLLM cannot load {model}: {error}") from error
+            from vllm import LLM, SamplingParams
+
+            self._sampling = SamplingParams
+            self._llm = LLM(model=str(model), distributed_executor_backend="uni", disable_log_stats=False, **vllm.arguments(job))
+        except BaseException as error:
+            self._output.restore()
+            if isinstance(error, (ValueError, RuntimeError, OSError, ImportError)):
+                raise ColdprefixError(f"vLLM cannot load {model}: {error}\nThe end of {log}:\n{tail(log)}") from error
+            raise
         self.start_s = time.monotonic() - started
         self._requests = 0
 
@@ -97,3 +100,4 @@ class VllmPython(Session):
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
+        self._output.restore()

@@ -33,13 +33,12 @@ def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], setting
                 row = style.find(ttft, phase=phase, configuration=configuration, state=state)
                 if row:
                     style.bar(panel, i + side * WIDTH / 2, row, state, WIDTH)
+            bars = ttft.filter((pl.col("phase") == phase) & (pl.col("configuration") == configuration))
             effect = style.find(effects, phase=phase, configuration=configuration)
-            miss = style.find(ttft, phase=phase, configuration=configuration, state="miss")
-            if effect and miss:
-                top = miss["ci_high"] or miss["median"]
-                panel.annotate(
-                    f"{effect['median']:+.0f} %", (i, top), (0, 3), textcoords="offset points", ha="center", fontsize=settings.font_pt - 1
-                )
+            if effect:
+                top = max(row["ci_high"] or row["median"] for row in bars.iter_rows(named=True) if row["median"] is not None)
+                label = f"{style.signed(effect['median'], 0)} %"
+                panel.annotate(label, (i, top), (0, 3), textcoords="offset points", ha="center", fontsize=settings.font_pt - 1)
         panel.set_title(style.backend_title(phase))
         panel.set_xticks(range(len(configurations)), [style.configuration_label(c, lengths[c]) for c in configurations])
         panel.set_ylim(bottom=0)

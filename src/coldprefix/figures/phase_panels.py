@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from coldprefix.config import Figures
+from coldprefix.config import PHASES, Figures
 from coldprefix.figures import style
 
 WIDTH = 0.38
@@ -24,7 +24,7 @@ def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], setting
     provenance = [r for r in provenance if r["job"]["phase"] == phase]
     lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
     figure, axes = plt.subplots(1, 3, figsize=(settings.text_in, 2.4))
-    http = style.PHASES[phase][1] == "http"
+    http = PHASES[phase][1] == "http"
     shown = ["ttft_ms", "throughput_tok_s", "warmup_ms", "rewarm_ms"] + (["ttft_non_streaming_ms", "overhead_ms"] if http else [])
     rows = summary.filter(pl.col("metric").is_in(shown))
     _ttft(axes[0], rows, lengths, http)
@@ -34,7 +34,7 @@ def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], setting
     for panel in axes:
         panel.set_xticks(range(len(lengths)), [style.configuration_label(c, lengths[c]) for c in lengths])
         panel.set_ylim(bottom=0)
-        panel.set_ylim(top=panel.get_ylim()[1] * 1.28)  # room for the legend
+        panel.set_ylim(top=panel.get_ylim()[1] * (1.5 if http and panel is axes[0] else 1.3))  # room for the legend
     figure.suptitle(f"{style.backend_title(phase)} ({phase})", fontsize=settings.font_pt)
     style.note(figure, style.measured_note(summary, provenance), settings.font_pt)
     return figure, rows
@@ -75,7 +75,7 @@ def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool
                 axes.bar(x, overhead["median"], WIDTH, bottom=plain["median"], color="black", linewidth=0)
             top = max(plain["ci_high"] or 0, plain["median"] + max(0.0, overhead["median"]))
             size = plt.rcParams["legend.fontsize"] - 1
-            axes.annotate(f"{overhead['median']:+.1f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=size)
+            axes.annotate(style.signed(overhead["median"], 1), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=size)
     axes.legend(handles=handles, loc="upper left", handlelength=1.4, labelspacing=0.2)
 
 
@@ -94,8 +94,8 @@ def _warmup(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any]) -> None:
             if again:
                 style.bar(axes, x + quarter / 2, again, state, quarter)
     handles = [
-        Patch(facecolor=pale["hit"], label="first (cold)"),
-        Patch(facecolor=pale["miss"], hatch=style.HATCHES["miss"], edgecolor="white", label="first (cold)"),
+        Patch(facecolor=pale["hit"], label="cold (hit)"),
+        Patch(facecolor=pale["miss"], hatch=style.HATCHES["miss"], edgecolor="white", label="cold (miss)"),
         _patch("hit", "after a hit"),
         _patch("miss", "after a miss"),
     ]

@@ -60,6 +60,11 @@ def apply(settings: Figures) -> None:
     )
 
 
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, the minus a real one."""
+    return f"{value:+.{digits}f}".replace("-", "\u2212")
+
+
 def interval(row: Mapping[str, Any]) -> list[list[float]]:
     """Error bars of a summary row as matplotlib wants them; of length zero where there is no interval."""
     if row["ci_low"] is None:
@@ -69,7 +74,7 @@ def interval(row: Mapping[str, Any]) -> list[list[float]]:
 
 def bar(axes: Axes, x: float, row: Mapping[str, Any], state: str, width: float, **style: Any) -> None:
     """One bar with its interval, in the colour of its state."""
-    style = {"color": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "linewidth": 0.3} | style
+    style = {"color": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "linewidth": 0.3, **style}
     axes.bar(x, row["median"], width, yerr=interval(row), error_kw={"elinewidth": 0.7, "ecolor": "black"}, **style)
 
 
@@ -93,7 +98,8 @@ def measured_note(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]
     host, job = provenance[0]["host"], provenance[0]["job"]
     machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
     n = summary.filter(pl.col("metric") == "ttft_ms")["n"]
-    trials = f"{n.min()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
+    fewest, most = min(n.to_list()), max(n.to_list())
+    trials = str(fewest) if fewest == most else f"{fewest} to {most}"
     rejected = int(summary.filter(pl.col("metric") == "ttft_ms")["n_rejected"].sum())
     left_out = f", {rejected} rejected" if rejected else ""
     gap = "\n" if wrap else " "

@@ -1,0 +1,69 @@
+"""What several test files use."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coldprefix.config import Config, parse
+from coldprefix.job import Job, job_of
+
+ROOT = Path(__file__).resolve().parents[1]
+Values = dict[str, Any]
+
+
+@pytest.fixture
+def values() -> Values:
+    """config.yaml of the repository, to change."""
+    loaded: Values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture
+def config(values: Values) -> Config:
+    return parse(values)
+
+
+def with_values(values: Values, changes: Values) -> Values:
+    """A copy with values replaced by dotted path."""
+    result = copy.deepcopy(values)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        target = result
+        for section in sections:
+            target = target[section]
+        target[key] = value
+    return result
+
+
+@pytest.fixture
+def make_job(values: Values) -> Callable[..., Job]:
+    """A job of config.yaml with some values replaced: make_job("phase3a", "hit", {"trials": 3})."""
+
+    def make(phase: str, state: str, changes: Values | None = None, configuration: str = "A512_B256") -> Job:
+        return job_of(parse(with_values(values, changes or {})), phase, configuration, state)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run snakemake as a user types it, in a folder of its own."""
+
+    def run(folder: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).parent / "snakemake"
+        command = [str(program), "-s", str(ROOT / "Snakefile"), "--directory", str(folder), "--nocolor", *arguments]
+        env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
+
+    assert shutil.which("make")
+    return run

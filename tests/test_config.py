@@ -1,0 +1,118 @@
+"""The configuration: what is wrong stops at once, with the key's path and what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import ROOT, Values, with_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coldprefix.config import Config, load, parse
+from coldprefix.errors import ColdprefixError
+
+
+def test_the_repository_s_own_configuration_is_valid_and_has_24_cells(config: Config) -> None:
+    assert len(config.all_cells()) == 24
+    assert config.model_of("phase1") == "gpt2-standin"
+
+
+BAD: list[tuple[Values, str]] = [
+    ({"trialz": 3}, "trialz: there is no such key (did you mean 'trials'?)"),
+    ({"vllm.block_tokenz": 16}, "vllm.block_tokenz: there is no such key (did you mean 'block_tokens'?)"),
+    ({"configurations.A512_B256.C": 3}, "configurations.A512_B256.C: there is no such key"),
+    ({"models.gpt2.file": {}}, "models.gpt2.file: there is no such key (did you mean 'files'?)"),
+    ({"trials": "many"}, "trials: 'many'"),
+    ({"trials": 0}, "trials: 0: should be greater than or equal to 1"),
+    ({"trials": 2.5}, "trials: 2.5"),
+    ({"max_rejected": 1.5}, "max_rejected: 1.5"),
+    ({"timeout_s": float("nan")}, "timeout_s"),
+    ({"vllm.block_tokens": 17}, "vllm.block_tokens: 17 is not"),
+    ({"phases": "phase3"}, "did you mean 'phase3"),
+    ({"phases": ["phase1", "phase1"]}, "phases: ['phase1', 'phase1'] names something twice"),
+    ({"phases": []}, "phases: []"),
+    ({"accelerator": "gpu"}, "accelerator: 'gpu' is not 'auto', 'cpu' or 'cuda'"),
+    ({"threads": 0}, "threads"),
+    ({"model": "gpt-2"}, "model: there is no model 'gpt-2' (did you mean 'gpt2'?)"),
+    ({"phase_models": {"phase1": "opt"}}, "phase_models.phase1: there is no model 'opt'"),
+    ({"phase_models": {"phase9": "gpt2"}}, "phase_models.phase9"),
+    (
+        {"model": "opt-125m"},
+        'phase3a runs llama.cpp, which cannot run opt-125m (convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported")',
+    ),
+    ({"configurations.A512_B256.A": 900}, "configurations.A512_B256: A + B + Q + stream_tokens = 1230 tokens do not fit the 1024 tokens"),
+    ({"llamacpp.context_tokens": 512}, "(llamacpp.context_tokens); shorten them by"),
+    ({"llamacpp.ubatch_tokens": 4096}, "llamacpp.ubatch_tokens: 4096 is more than batch_tokens (2048)"),
+    ({"vllm.prefix_caching": False}, "vllm.prefix_caching: false makes every hit a miss"),
+    ({"llamacpp.prompt_cache": False}, "llamacpp.prompt_cache: false makes every hit a miss"),
+    ({"models.gpt2.revision": "main"}, "models.gpt2.revision: 'main'"),
+    ({"models.gpt2.source": "torrent"}, "models.gpt2"),
+    ({"models.gpt2.repository": "../../etc"}, "models.gpt2.repository"),
+    ({"models.gpt2.files": {"model.safetensors": None}}, "models.gpt2.files"),
+    ({"models.gpt2.files": {"config.json": None, "pytorch_model.bin": None}}, "'pytorch_model.bin' is a pickle, which can run code"),
+    ({"models.gpt2.files": {"config.json": None, "../x.safetensors": None}}, "'../x.safetensors' is not the name of a file inside"),
+    ({"models.gpt2.files": {"config.json": "abc", "m.safetensors": None}}, "models.gpt2.files.config.json: 'abc' is not a sha256"),
+    ({"models.gpt2-standin.width": 700}, "models.gpt2-standin.width: 700 is not a multiple of 32 x heads (384)"),
+    ({"models.gpt2-standin.architecture": "LlamaForCausalLM"}, "models.gpt2-standin.architecture"),
+    ({"configurations": {"../x": {"A": 1, "B": 2, "Q": 3}}}, "../x"),
+    ({"configurations": {"a; rm -rf": {"A": 1, "B": 2, "Q": 3}}}, "a; rm -rf"),
+    ({"cells": {"phase3b/A512_B256/mis": {"trials": 3}}}, "'phase3b/A512_B256/mis' is not phase/configuration/state"),
+    ({"cells": {"phase3b/A1_B2/miss": {"trials": 3}}}, "matches no cell"),
+    ({"cells": {"*/*/miss": {"trails": 3}}}, "did you mean 'trials'?"),
+    ({"content": "stale"}, "content: 'stale' is not 'fresh' or 'repeated'"),
+    ({"figures.font_pt": "big"}, "figures.font_pt"),
+    ({"llamacpp": None}, "llamacpp"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=[str(next(iter(c.items())))[:60] for c, _ in BAD])
+def test_a_bad_value_is_refused_with_its_path_and_a_correction(values: Values, changes: Values, message: str) -> None:
+    with pytest.raises(ColdprefixError) as caught:
+        parse(with_values(values, changes))
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once(values: Values) -> None:
+    with pytest.raises(ColdprefixError) as caught:
+        parse(with_values(values, {"trials": 0, "vllm.dtype": "int4", "figures.column_in": 0}))
+    assert all(path in str(caught.value) for path in ("trials", "vllm.dtype", "figures.column_in"))
+
+
+def test_opt_runs_where_it_can(values: Values) -> None:
+    parsed = parse(with_values(values, {"phase_models": {"phase1": "opt-125m", "phase2": "opt-125m-standin"}}))
+    assert [parsed.model_of(p) for p in parsed.phases] == ["opt-125m", "opt-125m-standin", "gpt2-standin", "gpt2-standin"]
+
+
+def test_phases_may_come_as_one_string_from_the_command_line(values: Values) -> None:
+    assert parse(with_values(values, {"phases": "phase3a, phase3b"})).phases == ["phase3a", "phase3b"]
+
+
+def test_overrides_reach_their_cells_only(values: Values) -> None:
+    from coldprefix.job import job_of
+
+    parsed = parse(with_values(values, {"cells": {"phase3b/*/miss": {"trials": 30}}}))
+    trials = {cell: job_of(parsed, *cell).protocol.trials for cell in parsed.all_cells()}  # type: ignore[arg-type]
+    assert {cell for cell, n in trials.items() if n == 30} == {c for c in trials if c[0] == "phase3b" and c[2] == "miss"}
+
+
+@given(
+    phases=st.lists(st.sampled_from(["phase1", "phase2", "phase3a", "phase3b"]), min_size=1, unique=True),
+    states=st.lists(st.sampled_from(["hit", "miss"]), min_size=1, unique=True),
+    lengths=st.dictionaries(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,9}", fullmatch=True), st.integers(1, 300), min_size=1, max_size=5),
+)
+def test_any_valid_configuration_gives_exactly_the_product(phases: list[str], states: list[str], lengths: dict[str, int]) -> None:
+    import yaml
+
+    base: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+    base |= {"phases": phases, "states": states, "configurations": {k: {"A": n, "B": n, "Q": 8} for k, n in lengths.items()}}
+    cells = parse(base).all_cells()
+    assert len(set(cells)) == len(cells) == len(phases) * len(states) * len(lengths)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [", "\x00"])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Any, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ColdprefixError, match=r"config\.yaml"):
+        load(path)

@@ -1,0 +1,96 @@
+"""Write the reference from the code it describes (`make docs`): the configuration's schema and pages of keys and columns."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from pydantic import BaseModel
+
+from coldprefix import tables
+from coldprefix.config import Config, Figures, HubModel, Lengths, LlamaCpp, Override, StandinModel, Vllm
+from coldprefix.environments import ROOT
+
+SECTIONS: list[tuple[str, type[BaseModel]]] = [
+    ("", Config),
+    ("configurations.NAME", Lengths),
+    ("cells.PATTERN", Override),
+    ("llamacpp", LlamaCpp),
+    ("vllm", Vllm),
+    ("figures", Figures),
+    ("models.NAME (source: standin)", StandinModel),
+    ("models.NAME (source: hub)", HubModel),
+]
+
+
+def _type_text(schema: dict[str, Any]) -> str:
+    """A JSON schema's type as words."""
+    if "$ref" in schema:
+        return "section"
+    if "anyOf" in schema or "oneOf" in schema:
+        return " or ".join(dict.fromkeys(_type_text(s) for s in schema.get("anyOf") or schema["oneOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤")) if key in schema]
+    kind = {"object": "mapping", "array": "list", "integer": "integer", "number": "number", "null": "null"}.get(
+        schema["type"], schema["type"]
+    )
+    return " ".join([kind, *bounds])
+
+
+def configuration_page() -> str:
+    """docs/configuration.md"""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key of `config.yaml`; the file itself shows the defaults with comments. Written by `make docs` from",
+        "`src/coldprefix/config.py`, which also checks the values.",
+        "",
+        "    snakemake --config trials=5 phases=phase3a,phase3b        # single values",
+        "    snakemake --configfile my.yaml                            # a file with only the keys that differ",
+    ]
+    for name, model in SECTIONS:
+        title = f"`{name}`" if name else "Top level"
+        doc = (model.__doc__ or "").strip().splitlines()[0]
+        lines += ["", f"## {title}", "", doc if name else "", "", "| key | type | meaning |", "| --- | --- | --- |"]
+        for key, schema in model.model_json_schema()["properties"].items():
+            kind = _type_text(schema).replace("|", "\\|")
+            lines.append(f"| `{key}` | {kind} | {schema.get('description', '').replace('|', chr(92) + '|')} |")
+    return "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1]) + "\n"
+
+
+def data_page() -> str:
+    """docs/data.md"""
+    lines = [
+        "# Data",
+        "",
+        f"Schema version {tables.SCHEMA_VERSION}. Raw requests are in `results/raw/PHASE/CONFIGURATION/STATE/requests.parquet`, never edited;",
+        "`results/requests.parquet` is all of them, `trials` and `summary` are derived. Unknown is null, never 0. Written by `make docs` from",
+        "`src/coldprefix/tables.py`.",
+    ]
+    for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
+        lines += ["", f"## `{name}.parquet`", "", "| column | type | meaning |", "| --- | --- | --- |"]
+        lines += [f"| `{column}` | {dtype} | {meaning} |" for column, (dtype, meaning) in columns.items()]
+    lines += ["", "Metrics of `summary.parquet`:", "", "| metric | unit | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{metric}` | {unit} | {meaning} |" for metric, (unit, meaning) in tables.METRICS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page by its path."""
+    return {
+        ROOT / "workflow" / "schemas" / "config.schema.json": json.dumps(Config.model_json_schema(), indent=1) + "\n",
+        ROOT / "docs" / "configuration.md": configuration_page(),
+        ROOT / "docs" / "data.md": data_page(),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)
