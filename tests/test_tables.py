@@ -1,0 +1,211 @@
+"""Aggregation and statistics: every number from rows whose result is known by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from null_engine import NullSession
+
+from coldprefix import aggregate, protocol, tables
+from coldprefix.job import Job
+from coldprefix.statistics import degradation_pct, estimate
+
+MakeJob = Callable[..., Job]
+
+
+def row(step: str, **values: Any) -> dict[str, Any]:
+    base: dict[str, Any] = dict.fromkeys(tables.REQUESTS)
+    base |= {"phase": "phase3a", "engine": "llamacpp", "interface": "http", "configuration": "A512_B256", "state": "hit", "model": "m"}
+    base |= {"replicate": 0, "trial": 0, "burn_in": False, "order": 0, "step": step, "prompt_tokens": 10, "prompt_hash": "x"}
+    base |= {"total_ms": 1.0, "token_times_ms": [], "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    return base | values
+
+
+def trials(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return aggregate.trials_of(protocol.as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
+
+
+def one_trial(**of_stream: Any) -> list[dict[str, Any]]:
+    stream = {"ttft_ms": 23.6, "total_ms": 500.0, "token_times_ms": [23.6, 27.6, 31.6, 43.6], "cached_tokens": 8, "evaluated_tokens": 2}
+    stream |= {"engine_prompt_ms": 22.1} | of_stream
+    return [
+        row("warmup", total_ms=300.0, cached_tokens=0),
+        row("query", total_ms=24.2, cached_tokens=8, evaluated_tokens=2),
+        row("rewarm", total_ms=7.0, cached_tokens=7),
+        row("stream", **stream),
+    ]
+
+
+def test_a_trial_s_metrics() -> None:
+    (trial,) = trials(one_trial()).iter_rows(named=True)
+    assert trial["warmup_ms"] == 300.0 and trial["rewarm_ms"] == 7.0 and trial["rewarm_cached_tokens"] == 7
+    assert trial["ttft_ms"] == 23.6 and trial["ttft_non_streaming_ms"] == 24.2
+    assert trial["overhead_ms"] == pytest.approx(-0.6)
+    assert trial["client_ms"] == pytest.approx(1.5)
+    assert trial["throughput_tok_s"] == pytest.approx(3 / 0.020)  # three tokens after the first in 20 ms
+    assert trial["valid"] is True
+
+
+def test_what_is_unknown_stays_null() -> None:
+    rows = one_trial(engine_prompt_ms=None, token_times_ms=[23.6])
+    (trial,) = trials([r | {"interface": "python", "phase": "phase3b"} for r in rows]).iter_rows(named=True)
+    unknown = ("client_ms", "engine_prompt_ms", "throughput_tok_s", "ttft_non_streaming_ms", "overhead_ms", "foreign_cpu")
+    assert {key: trial[key] for key in unknown} == dict.fromkeys(unknown)
+    assert trial["query_ms"] == 24.2
+
+
+def many(n: int, state: str, ttft: Callable[[int], float], rejected: int = 0) -> list[dict[str, Any]]:
+    rows = []
+    for t in range(n + rejected + 1):
+        changes: dict[str, Any] = {"trial": t, "state": state, "burn_in": t == 0}
+        if t > n:
+            changes["rejection"] = "reused 5 tokens, should be 0"
+        rows += [r | changes for r in one_trial(ttft_ms=1e6 if t == 0 or t > n else ttft(t))]
+    return rows
+
+
+def test_summary_leaves_out_burn_in_and_rejected_trials_and_counts_them() -> None:
+    found = aggregate.summary_of(trials(many(5, "hit", lambda t: 10.0 + t) + many(4, "miss", lambda t: 100.0 + t, rejected=2)))
+    tables.validate(found, tables.SUMMARY, "summary")
+    hit = found.filter(pl.col("metric") == "ttft_ms", pl.col("state") == "hit").row(0, named=True)
+    assert (hit["n"], hit["median"], hit["mean"], hit["n_rejected"], hit["n_burn_in"]) == (5, 13.0, 13.0, 0, 1)
+    assert hit["sd"] == pytest.approx(np.std([11, 12, 13, 14, 15], ddof=1))
+    assert 11 <= hit["ci_low"] < 13 < hit["ci_high"] <= 15
+    miss = found.filter(pl.col("metric") == "ttft_ms", pl.col("state") == "miss").row(0, named=True)
+    assert (miss["n"], miss["n_rejected"]) == (4, 2)
+    effect = found.filter(pl.col("metric") == "ttft_degradation_pct").row(0, named=True)
+    assert effect["state"] is None and effect["median"] == pytest.approx(100 * (102.5 / 13 - 1))
+    assert effect["ci_low"] < effect["median"] < effect["ci_high"]
+    text = aggregate.table(found)
+    assert "13.0 [" in text and "688 [" in text
+
+
+def test_a_cell_without_a_valid_trial_has_null_statistics() -> None:
+    found = aggregate.summary_of(trials(many(0, "miss", lambda t: 1.0, rejected=3)))
+    ttft = found.filter(pl.col("metric") == "ttft_ms").row(0, named=True)
+    assert (ttft["n"], ttft["n_rejected"], ttft["mean"], ttft["median"], ttft["ci_low"]) == (0, 3, None, None, None)
+    assert "-" in aggregate.table(found)
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=3, max_size=30))
+@settings(max_examples=25, deadline=None)
+def test_an_interval_holds_its_median_and_lies_within_the_data(values: list[float]) -> None:
+    found = estimate(np.array(values))
+    assert found.ci_low is not None and found.ci_high is not None and found.median is not None
+    assert min(values) <= found.ci_low <= found.median <= found.ci_high <= max(values)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    """200 simulated cells of 12 trials: a 95 % interval of the median must hold the true one in most of them."""
+    rng = np.random.default_rng(1)
+    held = 0
+    for _ in range(200):
+        found = estimate(100 + rng.standard_normal(12))
+        assert found.ci_low is not None and found.ci_high is not None
+        held += found.ci_low <= 100 <= found.ci_high
+    assert 0.88 <= held / 200 <= 1.0
+
+
+def test_degradation_is_scale_free_and_needs_both_sides() -> None:
+    hit, miss = np.array([10.0, 11, 12]), np.array([50.0, 55, 60])
+    assert degradation_pct(hit, miss).median == pytest.approx(400)
+    assert degradation_pct(7 * hit, 7 * miss).ci_low == pytest.approx(degradation_pct(hit, miss).ci_low)
+    assert degradation_pct(hit, np.array([])).median is None
+    assert estimate(np.array([3.0, 4.0])).ci_low is None and estimate(np.array([5.0] * 4)).ci_low == 5.0
+
+
+def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> None:
+    rows = protocol.run_replicate(session, job, 0, 0, lambda _: None)
+    cell = folder / job.cell
+    tables.write_parquet(protocol.as_frame(rows), cell / "requests.parquet")
+    machine = {"cpu": "a CPU", "usable_cpus": 2, "gpus": []} | host
+    record = {"host": machine, "job": job.model_dump(mode="json"), "in_force": session.in_force() | {"command": [job.state]}}
+    (cell / "provenance.json").write_text(json.dumps(record))
+
+
+FAST = {"settle_ms": 0, "trials": 3, "burn_in": 1}
+
+
+def run_aggregate(raw: Path, out: Path, *cells: str) -> subprocess.CompletedProcess[str]:
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, str(ROOT / "workflow/scripts/aggregate.py"), "--raw", str(raw), "--cells", *cells, "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def raw(tmp_path: Path, make_job: MakeJob) -> Path:
+    for state in ("hit", "miss"):
+        write_cell(tmp_path / "raw", make_job("phase3a", state, FAST), NullSession("slot"))
+    return tmp_path / "raw"
+
+
+CELLS = ("phase3a/A512_B256/hit", "phase3a/A512_B256/miss")
+
+
+def test_the_program_writes_all_tables(raw: Path, tmp_path: Path) -> None:
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 0, done.stderr
+    for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
+        tables.validate(pl.read_parquet(tmp_path / "out" / f"{name}.parquet"), columns, name)
+    assert pl.read_parquet(tmp_path / "out" / "requests.parquet").height == 2 * 4 * 4
+    assert "phase3a  A512_B256" in done.stdout and done.stdout.strip() == (tmp_path / "out" / "summary.txt").read_text().strip()
+
+
+def spoil(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    tables.write_parquet(change(pl.read_parquet(path)), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop("cached_tokens"), "the columns are not those of schema version"),
+        (lambda f: f.with_columns(pl.col("total_ms").cast(pl.Int64)), "the columns are not those of schema version"),
+        (lambda f: f.with_columns(total_ms=-pl.col("total_ms")), "negative"),
+        (lambda f: f.with_columns(state=pl.lit("miss")), "not the cell phase3a/A512_B256/hit"),
+    ],
+)
+def test_a_spoilt_raw_file_is_refused(raw: Path, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], message: str) -> None:
+    spoil(raw / CELLS[0] / "requests.parquet", change)
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_truncated_raw_file_is_refused(raw: Path, tmp_path: Path) -> None:
+    path = raw / CELLS[1] / "requests.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and f"cannot read {path}" in done.stderr
+
+
+def test_cells_of_different_machines_are_not_put_together(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
+    write_cell(raw, make_job("phase3a", "miss", FAST), NullSession("slot"), cpu="another CPU")
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and "host.cpu is 'a CPU' for phase3a/A512_B256/hit and 'another CPU'" in done.stderr
+
+
+def test_phases_with_different_prompts_are_not_put_together(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
+    write_cell(raw, make_job("phase3b", "hit", FAST | {"seed": 1}), NullSession("slot"))
+    done = run_aggregate(raw, tmp_path / "out", *CELLS, "phase3b/A512_B256/hit")
+    assert done.returncode == 1 and "were not sent the same tokens" in done.stderr
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path) -> None:
+    """A full disk: /dev/full takes no byte. The final name must not appear, nor a partial file."""
+    target = tmp_path / "requests.parquet"
+    (tmp_path / ".requests.parquet.part").symlink_to("/dev/full")
+    with pytest.raises((OSError, pl.exceptions.PolarsError)):
+        tables.write_parquet(protocol.as_frame(one_trial()), target)
+    assert list(tmp_path.iterdir()) == []
