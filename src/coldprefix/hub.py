@@ -1,7 +1,7 @@
-"""Downloads from the Hugging Face Hub: pinned revision, named files, sha256 of each; resumable.
+"""Downloads from the Hugging Face Hub: pinned revision, named files, sha256 of each.
 
-huggingface_hub does the transfer. It respects HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN, resumes a broken download
-and shares its cache with the user's other tools.
+huggingface_hub does the transfer. It respects HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN, keeps finished files in the
+cache of the user's other tools, and resumes a file whose connection breaks. A file that a later run asks for again starts anew.
 """
 
 from __future__ import annotations
@@ -10,9 +10,17 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from coldprefix import environments
 from coldprefix.config import HubModel
 from coldprefix.errors import ColdprefixError
+
+if TYPE_CHECKING:
+    import httpx2
+
+RESETS = 3  # of the connection, per file
+NO_NETWORK = "The stand-in models need no network (model: gpt2-standin)"
 
 
 def sha256_of_file(path: Path) -> str:
@@ -37,16 +45,14 @@ def download(name: str, model: HubModel, folder: Path, recorded: dict[str, str])
     for file, expected in model.files.items():
         cached = Path(_fetch(name, model, file))
         sha256 = sha256_of_file(cached)
-        if expected and sha256 != expected:
+        wanted = expected or recorded.get(file, sha256)
+        if sha256 != wanted:
             cached.resolve().unlink()  # a bad file must not be found in the cache again
+            source = f"config.yaml says {wanted} (models.{name}.files)" if expected else f"the first download had {wanted}"
+            advice = "" if expected else f"; to accept it as it is now, delete results/setup/downloads/{name}.json"
             raise ColdprefixError(
-                f"{file} of {model.repository} at {model.revision[:12]} has the sha256 {sha256}, config.yaml says {expected} "
-                f"(models.{name}.files). It was removed; run again to download it anew. If that does not help, the file is not what it was."
-            )
-        if not expected and recorded.get(file, sha256) != sha256:
-            raise ColdprefixError(
-                f"{file} of {model.repository} at {model.revision[:12]} has the sha256 {sha256}; the first download had {recorded[file]}. "
-                f"A pinned revision must not change: find out why before you measure with it."
+                f"{file} of {model.repository} at {model.revision[:12]} has the sha256 {sha256}, {source}. It was removed from the cache; "
+                f"run again to download it anew. If that does not help, the file has changed, which a pinned revision must not{advice}."
             )
         target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,29 +66,63 @@ def download(name: str, model: HubModel, folder: Path, recorded: dict[str, str])
 
 def _fetch(name: str, model: HubModel, file: str) -> str:
     """Path of one file in huggingface_hub's cache, downloaded if it is not there."""
-    from huggingface_hub import errors, hf_hub_download
+    import httpx2
+    from huggingface_hub import hf_hub_download
 
     where = f"{file} of {model.repository} at {model.revision[:12]} (models.{name})"
+    resets = 0
+    while True:
+        try:
+            return hf_hub_download(model.repository, file, revision=model.revision)
+        except Exception as error:  # errors of httpx2 and of hf_xet, which has no class for them, arrive here as they are
+            # huggingface_hub resumes after an orderly end and after silence, but gives up at a reset.
+            if not isinstance(error, httpx2.ReadError) or resets == RESETS:
+                raise ColdprefixError(f"cannot download {where}: {_explain(error)}") from None
+            resets += 1
+            environments.say(f"the connection was reset; downloading {where} again ({resets} of {RESETS})")
+
+
+def _explain(error: Exception) -> str:
+    """What happened and what to do about it."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    # With nothing in its cache, huggingface_hub hides the reason behind a LocalEntryNotFoundError.
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    for kind, text in (
+        (errors.GatedRepoError, "access must be granted: ask for it on its page, and set HF_TOKEN to a token of that account"),
+        (errors.RepositoryNotFoundError, "there is no such repository, or it is private: check its name, or set HF_TOKEN"),
+        (errors.RevisionNotFoundError, "the repository has no such revision; look up the commit on its page"),
+        (errors.RemoteEntryNotFoundError, "the repository has no such file at this revision; look at its list of files"),
+        (errors.OfflineModeIsEnabled, f"HF_HUB_OFFLINE is set and the file is not in {constants.HF_HUB_CACHE}; unset it. {NO_NETWORK}"),
+        (UnicodeEncodeError, "HF_TOKEN holds a character that no token has; copy it again"),
+        (errors.FileMetadataError, "what answered is not a Hub: check HF_ENDPOINT, the proxy, and whether this network wants a login"),
+    ):
+        if isinstance(error, kind):
+            return text
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, errors.HfHubHTTPError):
+        status, headers = error.response.status_code, error.response.headers
+        advice = {
+            401: "HF_TOKEN, or the token of `hf auth login`, is not valid; public models need none",
+            403: "the token in HF_TOKEN lacks the permission, or a proxy forbids it",
+            429: f"too many requests; wait {headers.get('Retry-After', '300')} s and run again. HF_TOKEN, if set, raises the limit",
+        }.get(status, "wait and run again" if status >= 500 else "")
+        said = f"{status} {headers.get('X-Error-Message') or error.response.reason_phrase}"
+        return f"{_host(error.response)} answered {said}" + (f": {advice}" if advice else "")
+    if isinstance(error, httpx2.TransportError):
+        return f"no connection to {_host(error)}, or it broke ({said}): check network, HF_ENDPOINT and proxy, run again. {NO_NETWORK}"
+    if isinstance(error, RuntimeError):  # hf_xet's
+        return f"{said}; HF_HUB_DISABLE_XET=1 downloads without the Xet storage, which not every network and mirror lets through"
+    if isinstance(error, OSError):
+        return f"{said}; see that there is room in {constants.HF_HUB_CACHE}, or set HF_HOME to another folder, and run again"
+    return f"{type(error).__name__}: {said}"
+
+
+def _host(asked: httpx2.TransportError | httpx2.Response) -> str:
+    """Name of the machine that was asked: the Hub, its CDN or a mirror. Of the URL no more, since it may hold a signature."""
     try:
-        return hf_hub_download(model.repository, file, revision=model.revision)
-    except errors.GatedRepoError:
-        reason = "access to this repository must be asked for on its page; then set HF_TOKEN to a token of that account"
-    except errors.RevisionNotFoundError:
-        reason = "the repository has no such revision; look up the commit on its page"
-    except errors.RepositoryNotFoundError:
-        reason = "there is no such repository, or it is private: check its name, or set HF_TOKEN"
-    except errors.LocalEntryNotFoundError as error:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
-        cause = (
-            "HF_HUB_OFFLINE is set and the file is not in the cache"
-            if offline
-            else f"the Hub cannot be reached ({error.__cause__ or error})"
-        )
-        reason = f"{cause}; model: gpt2-standin needs no network"
-    except errors.EntryNotFoundError:
-        reason = "the repository has no such file at this revision"
-    except errors.HfHubHTTPError as error:
-        reason = f"the Hub answered {error.response.status_code}: {str(error).splitlines()[0]}"
-    except OSError as error:
-        reason = str(error)
-    raise ColdprefixError(f"cannot download {where}: {reason}") from None
+        return asked.request.url.netloc.decode()
+    except RuntimeError:  # the request was never made
+        return "the Hub"

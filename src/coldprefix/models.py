@@ -25,6 +25,11 @@ def gguf_file(models: Path, name: str) -> Path:
     return models / f"{name}-F16.gguf"
 
 
+def origin_of(model: Model) -> str | None:
+    """repository@revision of a model of the Hub."""
+    return f"{model.repository}@{model.revision}" if isinstance(model, HubModel) else None
+
+
 def _is_complete(folder: Path, identity: str) -> bool:
     try:
         record = json.loads((folder / RECORD).read_text())
@@ -36,10 +41,10 @@ def _is_complete(folder: Path, identity: str) -> bool:
 
 def ensure_model(name: str, model: Model, models: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
     """Make ``models/<name>`` exist and return its record: name, source, identity, files
-    ({name: {bytes, sha256}}) and pickles ({name: sha256} of weights that came as one).
+    ({name: {bytes, sha256}}), pickles ({name: sha256} of weights that came as one) and origin (see origin_of).
 
     Args:
-        earlier: the record of an earlier run, whose checksums a new download must repeat.
+        earlier: the record of an earlier run; a new download from the same origin must repeat its checksums.
 
     Raises:
         ColdprefixError: see hub.download and standin.generate; a stand-in whose bytes are not the expected ones.
@@ -51,12 +56,14 @@ def ensure_model(name: str, model: Model, models: Path, earlier: dict[str, Any] 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            pickles = _fill(name, model, partial, earlier or {})
+            same = earlier is not None and earlier.get("origin") == origin_of(model)
+            pickles = _fill(name, model, partial, earlier if earlier and same else {})
             files = {p.relative_to(partial).as_posix(): p for p in sorted(partial.rglob("*")) if p.is_file()}
             record = {
                 "name": name,
                 "source": model.source,
                 "identity": identity,
+                "origin": origin_of(model),
                 "files": {f: {"bytes": p.stat().st_size, "sha256": hub.sha256_of_file(p)} for f, p in files.items()},
                 "pickles": pickles,
             }
@@ -76,10 +83,10 @@ def _fill(name: str, model: Model, folder: Path, earlier: dict[str, Any]) -> dic
         environments.say(f"model {name}: {model.repository} at {model.revision[:12]}")
         recorded = {file: entry["sha256"] for file, entry in earlier.get("files", {}).items()} | earlier.get("pickles", {})
         found = hub.download(name, model, folder, recorded)
-        for file in (f for f, expected in model.files.items() if expected is None):
+        for file in (f for f, expected in model.files.items() if expected is None and f not in recorded):
             environments.say(f"model {name}: no checksum in config.yaml for {file}; this download's is {found[file]}, recorded")
         if model.convert_pickle:
-            _unpickle(folder / model.convert_pickle, folder / "model.safetensors")
+            _unpickle(name, folder / model.convert_pickle, folder / "model.safetensors")
             return {model.convert_pickle: found[model.convert_pickle]}
         return {}
     assert isinstance(model, StandinModel)
@@ -96,19 +103,22 @@ def _fill(name: str, model: Model, folder: Path, earlier: dict[str, Any]) -> dic
     return {}
 
 
-def _unpickle(pickle: Path, safetensors: Path) -> None:
+def _unpickle(name: str, pickle: Path, safetensors: Path) -> None:
     """Turn pickled weights into safetensors, in the environment that has torch; the pickle is removed."""
     python = environments.ensure_environment("convert") / "bin" / "python"
     script = environments.ROOT / "workflow" / "scripts" / "unpickle_weights.py"
     done = subprocess.run([python, script, pickle, safetensors], capture_output=True, text=True)
     if done.returncode != 0:
-        raise ColdprefixError(f"cannot read the weights in {pickle.name}: {done.stderr.strip()[-800:]}")
+        raise ColdprefixError(f"cannot convert {pickle.name} (models.{name}.convert_pickle): {done.stderr.strip()[-800:]}")
     pickle.unlink()
 
 
 def _check_config_json(name: str, model: Model, folder: Path) -> None:
     """config.yaml's word on a model must be true: lengths were checked with it before anything was downloaded."""
-    told = json.loads((folder / "config.json").read_text())
+    try:
+        told = dict(json.loads((folder / "config.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise ColdprefixError(f"config.json of the model {name} holds no JSON object ({error}): is it the right file?") from None
     positions = told.get("max_position_embeddings", told.get("n_positions"))
     real = {"architecture": (told.get("architectures") or [None])[0], "positions": positions, "vocabulary": told.get("vocab_size")}
     for key, value in real.items():

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
@@ -32,18 +33,23 @@ def main() -> None:
     arguments = parser.parse_args()
     model = TypeAdapter[Model](Model).validate_json(arguments.entry)
     known = arguments.downloads / f"{arguments.name}.json"
+    earlier = json.loads(known.read_text()) if known.exists() else None
+    record = models.ensure_model(arguments.name, model, arguments.models, earlier)
+    if isinstance(model, HubModel):
+        if earlier and earlier.get("origin") == record.get("origin"):  # what was recorded first stays
+            write(known, record | {key: record[key] | earlier[key] for key in ("files", "pickles")})
+        else:
+            write(known, record)
     if arguments.gguf:
         record = models.ensure_gguf(arguments.name, model, arguments.models)
-    else:
-        earlier = json.loads(known.read_text()) if known.exists() else None
-        record = models.ensure_model(arguments.name, model, arguments.models, earlier)
-        if isinstance(model, HubModel) and not earlier:
-            known.parent.mkdir(parents=True, exist_ok=True)
-            known.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    arguments.record.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.record.with_suffix(".part")
+    write(arguments.record, record)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
     partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    partial.replace(arguments.record)
+    partial.replace(path)
 
 
 if __name__ == "__main__":
