@@ -20,6 +20,8 @@ PhaseName = Literal["phase1", "phase2", "phase3a", "phase3b"]
 State = Literal["hit", "miss"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
+ConfigurationName = Annotated[str, Field(pattern=r"^A[1-9][0-9]{0,6}_B[1-9][0-9]{0,6}$")]
+
 # phase -> (engine, interface); the words of the study
 PHASES: dict[str, tuple[str, str]] = {
     "phase1": ("vllm", "http"),
@@ -47,11 +49,11 @@ class Strict(BaseModel):
 
 
 class Lengths(Strict):
-    """The parts of a prompt, in tokens."""
+    """The parts of a prompt, in tokens: context A, which a miss drops, context B, and the question that is appended."""
 
-    A: int = Field(ge=1, description="Tokens of context A, which a miss drops.")
-    B: int = Field(ge=1, description="Tokens of context B.")
-    Q: int = Field(ge=1, description="Tokens of the question that is appended.")
+    A: int
+    B: int
+    Q: int
 
 
 class LlamaCpp(Strict):
@@ -146,7 +148,10 @@ class Config(Strict):
     phase_models: dict[PhaseName, Name] = Field(default={}, description="Phases with a model of their own.")
     phases: Annotated[list[PhaseName], BeforeValidator(_as_list)] = Field(min_length=1, description="The phases to measure.")
     states: Annotated[list[State], BeforeValidator(_as_list)] = Field(min_length=1, description="Cache states to measure.")
-    configurations: dict[Name, Lengths] = Field(min_length=1, description="Name: the token lengths of A, B and Q.")
+    configurations: Annotated[list[ConfigurationName], BeforeValidator(_as_list)] = Field(
+        min_length=1, description="The lengths to measure: A512_B256 is a context A of 512 tokens and a context B of 256."
+    )
+    question_tokens: int = Field(ge=1, description="Tokens of the question Q that each query appends.")
     accelerator: Literal["auto", "cpu", "cuda"] = Field(description="auto is cuda where an NVIDIA driver is loaded, else cpu.")
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         description="Threads of an engine on the CPU; auto is the number of physical cores this process may use."
@@ -175,6 +180,11 @@ class Config(Strict):
         """Name of the model that ``phase`` runs."""
         return self.phase_models.get(phase, self.model)  # type: ignore[call-overload, no-any-return]
 
+    def lengths_of(self, configuration: str) -> Lengths:
+        """The token lengths that a configuration's name says."""
+        a, b = re.findall(r"\d+", configuration)
+        return Lengths(A=int(a), B=int(b), Q=self.question_tokens)
+
     @model_validator(mode="after")
     def check(self) -> Config:
         """Combinations that cannot work. Raises ValueError with one line per problem, each starting with a key's path."""
@@ -184,7 +194,7 @@ class Config(Strict):
         return self
 
     def _problems(self) -> Iterator[str]:
-        for key, listed in (("phases", self.phases), ("states", self.states)):
+        for key, listed in (("phases", self.phases), ("states", self.states), ("configurations", self.configurations)):
             if len(set(listed)) < len(listed):
                 yield f"{key}: {listed} names something twice; write each once"
         for phase in [None, *PHASES]:
@@ -224,11 +234,12 @@ class Config(Strict):
         settings: LlamaCpp | Vllm = self.llamacpp if engine == "llamacpp" else self.vllm
         context = min(settings.context_tokens, model.positions)
         limit = f"{model.positions} positions of {name}" if context == model.positions else f"{engine}.context_tokens"
-        for configuration, lengths in self.configurations.items():
+        for configuration in self.configurations:
+            lengths = self.lengths_of(configuration)
             needed = lengths.A + lengths.B + lengths.Q + self.stream_tokens
             if needed > context:
                 yield (
-                    f"configurations.{configuration}: A + B + Q + stream_tokens = {needed} tokens do not fit the {context} tokens of "
+                    f"configurations: {configuration}: A + B + question_tokens + stream_tokens = {needed} tokens do not fit the {context} tokens of "
                     f"{phase} ({limit}); shorten them by {needed - context}"
                 )
         if engine == "vllm" and not self.vllm.prefix_caching and "hit" in self.states:
@@ -273,8 +284,8 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """The keys that exist in the section where an unknown key was found."""
     model: Any = Config
     for part in location[:-1]:
-        if model is Config and part in ("models", "configurations", "cells"):
-            model = {"models": None, "configurations": Lengths, "cells": Override}[str(part)]
+        if model is Config and part in ("models", "cells"):
+            model = {"models": None, "cells": Override}[str(part)]
         elif model is None and part in ("standin", "hub"):
             model = StandinModel if part == "standin" else HubModel
         elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:

@@ -118,17 +118,18 @@ def _run(command: Sequence[str | Path], log: Path, what: str, env: Mapping[str, 
             )
         except FileNotFoundError as error:
             raise ColdprefixError(f"{what}: the program {error.filename} is missing. Log: {log}") from error
-        assert process.stdout is not None
-        for line in process.stdout:
-            out.write(line)
-            tail = [*tail[-14:], line]
-            counter = re.match(r"\[(\d+)/(\d+)\]", line)
-            if counter:
-                percent = 100 * int(counter[1]) // int(counter[2])
-                if percent >= reported + 10:
-                    reported = percent - percent % 10
-                    say(f"{what}: {reported} % ({counter[1]} of {counter[2]}) after {time.monotonic() - started:.0f} s")
-        code = process.wait()
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                out.write(line)
+                tail = [*tail[-14:], line]
+                counter = re.match(r"\[(\d+)/(\d+)\]", line)
+                if counter:
+                    percent = 100 * int(counter[1]) // int(counter[2])
+                    if percent >= reported + 10:
+                        reported = percent - percent % 10
+                        say(f"{what}: {reported} % ({counter[1]} of {counter[2]}) after {time.monotonic() - started:.0f} s")
+        code = process.returncode
     if code != 0:
         raise ColdprefixError(f"{what} failed (exit code {code}). The end of {log}:\n{''.join(tail)}")
 

@@ -147,7 +147,7 @@ def job_of(config: Config, phase: str, configuration: str, state: State) -> Job:
             "state": state,
             "engine": engine,
             "interface": interface,
-            "lengths": config.configurations[configuration].model_dump(),
+            "lengths": config.lengths_of(configuration).model_dump(),
             "model": {
                 "name": name,
                 "source": config.models[name].source,

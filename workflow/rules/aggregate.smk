@@ -12,8 +12,7 @@ rule aggregate:
         "results/summary.parquet",
         "results/summary.txt",
     params:
-        command=script("aggregate.py"),
         cells=list(JOBS),
         code=code_hash("aggregate.py", "statistics.py", "tables.py"),
     shell:
-        "{params.command} --raw results/raw --cells {params.cells:q} --out results"
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results"

@@ -19,13 +19,13 @@ except ColdprefixError as error:
     raise WorkflowError(str(error)) from None
 
 ACCELERATOR = resolve_accelerator(CONFIG.accelerator)
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-ENVIRONMENTS = Path(workflow.basedir) / "envs"
+# Shell commands name these three as {PYTHON} and so on: written into the commands or params themselves, a moved checkout
+# or a new plotting library would measure every cell again.
+SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
+ENVIRONMENTS = str(Path(workflow.basedir) / "envs")
 PYTHON = sys.executable
 FORMATS = ["pdf", "png", "csv"]
-JOBS = {
-    "/".join(cell): job_of(CONFIG, *cell) for cell in CONFIG.all_cells()
-}
+JOBS = {"/".join(cell): job_of(CONFIG, *cell) for cell in CONFIG.all_cells()}
 
 
 def job_text(cell):
@@ -45,11 +45,6 @@ def model_entry(name):
 def first_job(phase):
     """Any job of a phase: engine and settings are the same for all of them."""
     return next(job for job in JOBS.values() if job.phase == phase)
-
-
-def script(name):
-    """The command that runs one of workflow/scripts in the driver's environment."""
-    return f"{PYTHON} {SCRIPTS / name}"
 
 
 wildcard_constraints:

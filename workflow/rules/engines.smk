@@ -4,20 +4,28 @@
 rule environment:
     output:
         "results/setup/environments/{environment}.json",
-    params:
-        command=script("set_up.py"),
-        key=lambda wildcards: next(j.environment_key + j.engine_key for j in JOBS.values() if j.environment == wildcards.environment),
-        build=lambda wildcards: f"--llamacpp {ACCELERATOR}" if wildcards.environment == "llamacpp" else "",
     resources:
         machine=100,
+    params:
+        key=lambda wildcards: next(
+            j.environment_key + j.engine_key
+            for j in JOBS.values()
+            if j.environment == wildcards.environment
+        ),
+        build=lambda wildcards: (
+            f"--llamacpp {ACCELERATOR}" if wildcards.environment == "llamacpp" else ""
+        ),
     shell:
-        "{params.command} {wildcards.environment:q} {params.build} --record {output:q}"
+        "{PYTHON:q} {SCRIPTS:q}/set_up.py {wildcards.environment:q} {params.build} --record {output:q}"
 
 
 def setup_of(phase):
     """The records that must exist before a phase can run."""
     job = first_job(phase)
-    needs = [f"results/setup/environments/{job.environment}.json", f"results/setup/models/{job.model.name}.json"]
+    needs = [
+        f"results/setup/environments/{job.environment}.json",
+        f"results/setup/models/{job.model.name}.json",
+    ]
     if job.engine == "llamacpp":
         needs.append(f"results/setup/gguf/{job.model.name}.json")
     return needs
@@ -30,21 +38,21 @@ rule preflight:
         "results/preflight/{phase}.json",
     log:
         "results/logs/preflight/{phase}.log",
-    params:
-        restore=script("restore.py"),
-        python=lambda wildcards: ENVIRONMENTS / first_job(wildcards.phase).environment / ".venv" / "bin" / "python",
-        script=SCRIPTS / "preflight.py",
-        job=lambda wildcards: first_job(wildcards.phase).model_dump_json(exclude_none=True),
-        entry=lambda wildcards: model_entry(first_job(wildcards.phase).model.name),
-        model=lambda wildcards: first_job(wildcards.phase).model.name,
+    wildcard_constraints:
+        phase="|".join(CONFIG.phases),
     priority: 10
     resources:
         machine=100,
-    wildcard_constraints:
-        phase="|".join(CONFIG.phases),
+    params:
+        job=lambda wildcards: first_job(wildcards.phase).model_dump_json(
+            exclude_none=True
+        ),
+        entry=lambda wildcards: model_entry(first_job(wildcards.phase).model.name),
+        model=lambda wildcards: first_job(wildcards.phase).model.name,
+        environment=lambda wildcards: first_job(wildcards.phase).environment,
     shell:
-        "{params.restore} --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
-        " exec {params.python:q} {params.script:q} --job {params.job:q} --model models/{params.model:q}"
+        "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
+        " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/preflight.py --job {params.job:q} --model models/{params.model:q}"
         " --gguf models/{params.model:q}-F16.gguf --out {output:q} --log {log:q}"
 
 
@@ -54,8 +62,6 @@ rule settings:
         expand("results/preflight/{phase}.json", phase=CONFIG.phases),
     output:
         "results/preflight/agreed.json",
-    params:
-        command=script("compare_settings.py"),
     priority: 10
     shell:
-        "{params.command} --out {output:q} {input:q}"
+        "{PYTHON:q} {SCRIPTS:q}/compare_settings.py --out {output:q} {input:q}"

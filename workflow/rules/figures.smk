@@ -2,7 +2,11 @@
 
 
 def provenance_of(*phases):
-    return [f"results/raw/{cell}/provenance.json" for cell, job in JOBS.items() if job.phase in phases]
+    return [
+        f"results/raw/{cell}/provenance.json"
+        for cell, job in JOBS.items()
+        if job.phase in phases
+    ]
 
 
 rule fig1:
@@ -12,11 +16,10 @@ rule fig1:
     output:
         expand("figures/fig1_invalidation.{format}", format=FORMATS),
     params:
-        command=script("plot.py"),
         style=CONFIG.figures.model_dump_json(),
         code=code_hash("figures/fig1.py", "figures/style.py"),
     shell:
-        "{params.command} fig1 --summary {input.summary:q} --provenance {input.provenance:q} --style {params.style:q} --out {output:q}"
+        "{PYTHON:q} {SCRIPTS:q}/plot.py fig1 --summary {input.summary:q} --provenance {input.provenance:q} --style {params.style:q} --out {output:q}"
 
 
 rule phase_panels:
@@ -25,12 +28,11 @@ rule phase_panels:
         provenance=lambda wildcards: provenance_of(wildcards.phase),
     output:
         expand("figures/{{phase}}_panels.{format}", format=FORMATS),
-    params:
-        command=script("plot.py"),
-        style=CONFIG.figures.model_dump_json(),
-        code=code_hash("figures/phase_panels.py", "figures/style.py"),
     wildcard_constraints:
         phase="|".join(CONFIG.phases),
+    params:
+        style=CONFIG.figures.model_dump_json(),
+        code=code_hash("figures/phase_panels.py", "figures/style.py"),
     shell:
-        "{params.command} {wildcards.phase} --summary {input.summary:q} --provenance {input.provenance:q}"
+        "{PYTHON:q} {SCRIPTS:q}/plot.py {wildcards.phase} --summary {input.summary:q} --provenance {input.provenance:q}"
         " --style {params.style:q} --out {output:q}"

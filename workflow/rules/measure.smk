@@ -14,17 +14,15 @@ for phase in CONFIG.phases:
             provenance=f"results/raw/{phase}/{{configuration}}/{{state}}/provenance.json",
         log:
             f"results/logs/{phase}/{{configuration}}/{{state}}.log",
-        params:
-            restore=script("restore.py"),
-            python=ENVIRONMENTS / first_job(phase).environment / ".venv" / "bin" / "python",
-            script=SCRIPTS / "measure.py",
-            job=lambda wildcards, phase=phase: job_text(cell_of(phase, wildcards)),
-            entry=model_entry(first_job(phase).model.name),
-            model=first_job(phase).model.name,
         threads: workflow.cores
         resources:
             machine=100,
+        params:
+            job=lambda wildcards, phase=phase: job_text(cell_of(phase, wildcards)),
+            entry=model_entry(first_job(phase).model.name),
+            model=first_job(phase).model.name,
+            environment=first_job(phase).environment,
         shell:
-            "{params.restore} --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
-            " exec {params.python:q} {params.script:q} --job {params.job:q} --model models/{params.model:q}"
+            "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
+            " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/measure.py --job {params.job:q} --model models/{params.model:q}"
             " --gguf models/{params.model:q}-F16.gguf --requests {output.requests:q} --provenance {output.provenance:q} --log {log:q}"

@@ -7,10 +7,9 @@ rule model:
     output:
         "results/setup/models/{model}.json",
     params:
-        command=script("prepare_model.py"),
         entry=lambda wildcards: model_entry(wildcards.model),
     shell:
-        "{params.command} {wildcards.model:q} --entry {params.entry:q} --models models"
+        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --entry {params.entry:q} --models models"
         " --downloads results/setup/downloads --record {output:q}"
 
 
@@ -20,8 +19,7 @@ rule gguf:
     output:
         "results/setup/gguf/{model}.json",
     params:
-        command=script("prepare_model.py"),
         entry=lambda wildcards: model_entry(wildcards.model),
     shell:
-        "{params.command} {wildcards.model:q} --entry {params.entry:q} --models models --gguf"
+        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --entry {params.entry:q} --models models --gguf"
         " --downloads results/setup/downloads --record {output:q}"

@@ -12,12 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from pydantic import BaseModel
 
 from coldprefix import tables
-from coldprefix.config import Config, Figures, HubModel, Lengths, LlamaCpp, Override, StandinModel, Vllm
+from coldprefix.config import Config, Figures, HubModel, LlamaCpp, Override, StandinModel, Vllm
 from coldprefix.environments import ROOT
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", Config),
-    ("configurations.NAME", Lengths),
     ("cells.PATTERN", Override),
     ("llamacpp", LlamaCpp),
     ("vllm", Vllm),

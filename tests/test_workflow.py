@@ -1,0 +1,92 @@
+"""The workflow as a user types it, without measuring: the graph, the messages, and what is stale after which change."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
+    """Rule: number of jobs, from the table of a dry run."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)\n\n", done.stdout + done.stderr, re.M | re.S)
+    return Counter({m[1]: int(m[2]) for m in re.finditer(r"^(\w+) +(\d+)$", table[1], re.M)}) if table else Counter()
+
+
+def test_a_fresh_folder_needs_everything_once(snakemake: Run, tmp_path: Path) -> None:
+    found = jobs(snakemake(tmp_path, "-n"))
+    assert {rule: found[rule] for rule in ("phase1", "phase2", "phase3a", "phase3b")} == dict.fromkeys(
+        ("phase1", "phase2", "phase3a", "phase3b"), 6
+    )
+    once = {"model": 1, "gguf": 1, "environment": 2, "preflight": 4, "settings": 1, "aggregate": 1, "fig1": 1, "phase_panels": 4}
+    assert {rule: found[rule] for rule in once} == once
+
+
+def test_one_figure_can_be_asked_for(snakemake: Run, tmp_path: Path) -> None:
+    found = jobs(snakemake(tmp_path, "-n", "--cores", "1", "figures/fig1_invalidation.pdf"))
+    assert found["fig1"] == 1 and found["phase_panels"] == 0 and found["phase3b"] == 6
+
+
+def test_values_from_the_command_line(snakemake: Run, tmp_path: Path) -> None:
+    found = jobs(snakemake(tmp_path, "-n", "--config", "phases=phase3b", "model=gpt2-tiny", "trials=3", "accelerator=cpu"))
+    assert found["phase3b"] == 6 and found["phase1"] == 0 and found["environment"] == 1
+
+
+def test_a_second_file_holds_only_what_differs(snakemake: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("phases: [phase3a]\nllamacpp: {host_cache_mib: 64}\n")
+    done = snakemake(tmp_path, "-n", "--printshellcmds", "--configfile", str(tmp_path / "my.yaml"))
+    assert jobs(done)["phase3a"] == 6
+    assert '"host_cache_mib":64' in done.stdout and '"batch_tokens":2048' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trialz=3"], "trialz: there is no such key (did you mean 'trials'?)"),
+        (["trials=many"], "trials: 'many'"),
+        (["model=opt-125m"], "which cannot run opt-125m"),
+        (["model=gpt2x"], "there is no model 'gpt2x' (did you mean 'gpt2'?)"),
+        (["phases=phase4"], "phases"),
+        (["vllm={block_tokenz: 16}"], "block_tokenz"),
+        (["stream_tokens=500", "configurations=A512_B256"], "do not fit the 1024 tokens"),
+    ],
+)
+def test_a_bad_value_stops_before_anything_is_done(snakemake: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = snakemake(tmp_path, "--config", *arguments)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists() and not (tmp_path / "models").exists()
+
+
+def test_the_graph_does_not_depend_on_the_working_folder_s_name(snakemake: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder; with 'quotes' & spaces"
+    folder.mkdir()
+    assert jobs(snakemake(folder, "-n"))["phase3b"] == 6
+
+
+def test_lint(snakemake: Run, tmp_path: Path) -> None:
+    import sys
+
+    checked = subprocess.run(
+        [str(Path(sys.executable).parent / "snakefmt"), "--check", str(ROOT / "Snakefile"), str(ROOT / "workflow" / "rules")],
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]])
+def test_checked(tool: list[str]) -> None:
+    import sys
+
+    command = [str(Path(sys.executable).parent / tool[0]), *tool[1:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
