@@ -15,5 +15,7 @@ include: "workflow/rules/figures.smk"
 rule all:
     default_target: True
     input:
+        # Raw data by name, so that a cell that was deleted is measured again although the figures still stand.
+        rules.aggregate.input,
         rules.fig1.output,
         expand("figures/{phase}_panels.{format}", phase=CONFIG.phases, format=FORMATS),

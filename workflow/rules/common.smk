@@ -28,13 +28,13 @@ FORMATS = ["pdf", "png", "csv"]
 JOBS = {"/".join(cell): job_of(CONFIG, *cell) for cell in CONFIG.all_cells()}
 
 
-def job_text(cell):
-    """The job of a cell as JSON: the only thing that decides whether the cell is stale."""
-    return JOBS[cell].model_dump_json(exclude_none=True)
+def job_param(phase):
+    """The job of a cell of this phase as JSON: the only thing that decides whether the cell is stale.
 
-
-def cell_of(phase, wildcards):
-    return f"{phase}/{wildcards.configuration}/{wildcards.state}"
+    Snakemake compares only those params with the last run's whose function takes nothing but wildcards: with
+    `lambda wildcards, phase=phase: ...` a changed job would go unnoticed.
+    """
+    return lambda wildcards: JOBS[f"{phase}/{wildcards.configuration}/{wildcards.state}"].model_dump_json(exclude_none=True)
 
 
 def model_entry(name):

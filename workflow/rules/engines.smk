@@ -31,6 +31,17 @@ def setup_of(phase):
     return needs
 
 
+def settings_job(phase):
+    """A job for reading the settings of a phase: its prompt and protocol are always the same, so that changing those of the
+    cells does not start the engines again."""
+    job = first_job(phase)
+    protocol = {**job.protocol.model_dump(), "trials": 1, "burn_in": 0, "replicates": 1, "settle_ms": 0, "stream_tokens": 2}
+    protocol |= {"seed": 0, "content": "fresh", "reset": "never", "max_rejected": 0.0}
+    values = {**job.model_dump(), "protocol": protocol, "configuration": "A128_B128", "state": "hit"}
+    values |= {"lengths": {"A": 128, "B": 128, "Q": 8}}
+    return type(job).model_validate(values).model_dump_json(exclude_none=True)
+
+
 rule preflight:
     input:
         lambda wildcards: [ancient(path) for path in setup_of(wildcards.phase)],

@@ -18,7 +18,7 @@ for phase in CONFIG.phases:
         resources:
             machine=100,
         params:
-            job=lambda wildcards, phase=phase: job_text(cell_of(phase, wildcards)),
+            job=job_param(phase),
             entry=model_entry(first_job(phase).model.name),
             model=first_job(phase).model.name,
             environment=first_job(phase).environment,
