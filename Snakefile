@@ -16,6 +16,7 @@ rule all:
     default_target: True
     input:
         # Raw data by name, so that a cell that was deleted is measured again although the figures still stand.
-        rules.aggregate.input,
+        rules.aggregate.input.requests,
+        rules.aggregate.input.provenance,
         rules.fig1.output,
         expand("figures/{phase}_panels.{format}", phase=CONFIG.phases, format=FORMATS),

@@ -149,6 +149,8 @@ def contents(folder: Path, *patterns: str) -> dict[Path, str]:
         (["vllm={block_tokens: 64}"], {"phase1": 2, "phase2": 2}),
         (["cells={phase3b/A256_B128/miss: {trials: 9}}"], {"phase3b": 1}),
         (["model=gpt2-standin"], dict.fromkeys(PHASES, 2)),
+        # The model and the cells are stale at once: the model's job must not hide that of the cells.
+        (["models={gpt2-tiny: {seed: 2}}"], dict.fromkeys(PHASES, 2)),
         (["figures={font_pt: 9}"], {}),
     ],
 )
@@ -280,6 +282,19 @@ def test_repeated_misses_are_found_to_be_hits_and_fail(
         (cell / "requests.rejected.parquet").unlink(missing_ok=True)
         for path, data in original.items():
             path.write_bytes(data)
+
+
+def test_a_phase_may_name_its_own_model(finished: Path, snakemake: Run, tmp_path: Path) -> None:
+    """OPT on vLLM beside GPT-2 on llama.cpp, as in the original study."""
+    opt = "{source: standin, architecture: OPTForCausalLM, layers: 2, width: 128, heads: 2, positions: 1024, vocabulary: 50272, seed: 1}"
+    (tmp_path / "my.yaml").write_text(
+        f"{TINY}\nphases: [phase2, phase3b]\nphase_models: {{phase2: opt-tiny}}\nmodels: {{opt-tiny: {opt}}}\n"
+    )
+    done = snakemake(tmp_path, "--configfile", str(tmp_path / "my.yaml"))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    requests = pl.read_parquet(tmp_path / "results" / "requests.parquet")
+    assert set(requests.select("phase", "model").unique().rows()) == {("phase2", "opt-tiny"), ("phase3b", "gpt2-tiny")}
+    assert reused(requests, "phase2", "hit", "stream") == {384} and reused(requests, "phase2", "miss", "stream") == {0}
 
 
 def test_a_repeated_miss_in_a_single_slot_stays_a_miss(finished: Path, run: Run, snakemake: Run, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import polars as pl
 
 from coldprefix.errors import ColdprefixError
+from coldprefix.settings import disagreements
 from coldprefix.statistics import Estimate, degradation_pct, estimate
 from coldprefix.tables import METRICS, SUMMARY, TRIALS, schema
 
@@ -80,7 +82,8 @@ def _rejected(cell: pl.DataFrame) -> int:
 def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to put cells side by side that were measured under different conditions.
 
-    The machine must be the same for all; the settings in force and the model for all cells of a phase.
+    The machine must be the same for all; the settings in force and the model for all cells of a phase; and what must agree
+    between the two interfaces of an engine (settings.py).
 
     Raises:
         ColdprefixError: names the field, the cells and both values, and how to measure anew.
@@ -103,6 +106,8 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     for phase in phases:
         cells = [record for record in records if record["job"]["phase"] == phase]
         compare(cells, [("job", "model"), ("in_force_settings",), ("job", "code")])
+    for one, other in combinations([next(r for r in records if r["job"]["phase"] == phase) for phase in phases], 2):
+        disagreements(*({**r["job"], "model": r["job"]["model"]["name"], "in_force": r["in_force"]} for r in (one, other)))
 
 
 def check_same_prompts(requests: pl.DataFrame) -> None:

@@ -3,7 +3,8 @@
 
 rule aggregate:
     input:
-        agreed=ancient("results/preflight/agreed.json"),
+        setup=setup_records(),
+        agreed="results/preflight/agreed.json",
         requests=[f"results/raw/{cell}/requests.parquet" for cell in JOBS],
         provenance=[f"results/raw/{cell}/provenance.json" for cell in JOBS],
     output:

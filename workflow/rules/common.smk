@@ -34,7 +34,31 @@ def job_param(phase):
     Snakemake compares only those params with the last run's whose function takes nothing but wildcards: with
     `lambda wildcards, phase=phase: ...` a changed job would go unnoticed.
     """
-    return lambda wildcards: JOBS[f"{phase}/{wildcards.configuration}/{wildcards.state}"].model_dump_json(exclude_none=True)
+    return lambda wildcards: JOBS[
+        f"{phase}/{wildcards.configuration}/{wildcards.state}"
+    ].model_dump_json(exclude_none=True)
+
+
+def settings_job(phase):
+    """A job for reading the settings of a phase. Its prompts and protocol are always the same, so that changing those of the
+    cells does not start the engines again."""
+    job = first_job(phase)
+    fixed = {
+        "trials": 1,
+        "burn_in": 0,
+        "replicates": 1,
+        "settle_ms": 0,
+        "stream_tokens": 2,
+    }
+    fixed |= {"seed": 0, "content": "fresh", "reset": "never", "max_rejected": 0.0}
+    values = job.model_dump()
+    values |= {
+        "configuration": "A128_B128",
+        "state": "hit",
+        "lengths": {"A": 128, "B": 128, "Q": 8},
+    }
+    values |= {"protocol": {**job.protocol.model_dump(), **fixed}}
+    return type(job).model_validate(values).model_dump_json(exclude_none=True)
 
 
 def model_entry(name):

@@ -1,14 +1,11 @@
 # One job per cell: phase x configuration x cache state. It owns its engine. Rules are named after the phases, so that
-# `snakemake --forcerun phase3b` measures phase3b anew.
+# `snakemake --forcerun phase3b` measures phase3b again.
 
 for phase in CONFIG.phases:
 
     rule:
         name:
             phase
-        input:
-            ancient("results/preflight/agreed.json"),
-            [ancient(path) for path in setup_of(phase)],
         output:
             requests=f"results/raw/{phase}/{{configuration}}/{{state}}/requests.parquet",
             provenance=f"results/raw/{phase}/{{configuration}}/{{state}}/provenance.json",
@@ -19,10 +16,12 @@ for phase in CONFIG.phases:
             machine=100,
         params:
             job=job_param(phase),
-            entry=model_entry(first_job(phase).model.name),
-            model=first_job(phase).model.name,
+            entry=model_entry(CONFIG.model_of(phase)),
+            model=CONFIG.model_of(phase),
             environment=first_job(phase).environment,
         shell:
-            "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.job:q} --entry {params.entry:q} --models models --downloads results/setup/downloads &&"
-            " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/measure.py --job {params.job:q} --model models/{params.model:q}"
-            " --gguf models/{params.model:q}-F16.gguf --requests {output.requests:q} --provenance {output.provenance:q} --log {log:q}"
+            "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.job:q} --entry {params.entry:q} --models models"
+            " --downloads results/setup/downloads &&"
+            " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/measure.py --job {params.job:q}"
+            " --model models/{params.model:q} --gguf models/{params.model:q}-F16.gguf"
+            " --requests {output.requests:q} --provenance {output.provenance:q} --log {log:q}"

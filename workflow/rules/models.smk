@@ -1,11 +1,10 @@
-# Models: safetensors from the Hub or generated, and GGUF F16 for llama.cpp.
-# The outputs are small records. The models themselves are no outputs: deleting or remaking an identical one
-# measures nothing again (see workflow/scripts/restore.py).
+# Models: safetensors from the Hub or generated, and GGUF F16 for llama.cpp. The outputs are small records.
 
 
 rule model:
     output:
         "results/setup/models/{model}.json",
+    priority: 100
     params:
         entry=lambda wildcards: model_entry(wildcards.model),
     shell:
@@ -15,9 +14,10 @@ rule model:
 
 rule gguf:
     input:
-        ancient("results/setup/models/{model}.json"),
+        "results/setup/models/{model}.json",
     output:
         "results/setup/gguf/{model}.json",
+    priority: 90
     params:
         entry=lambda wildcards: model_entry(wildcards.model),
     shell:
