@@ -42,6 +42,11 @@ def _as_list(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _as_number(value: Any) -> Any:
+    """Nested values given with --config arrive as strings; pydantic turns them into numbers except among literals."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 class Strict(BaseModel):
     """A section of config.yaml: unknown keys are errors."""
 
@@ -79,7 +84,9 @@ class Vllm(Strict):
     context_tokens: int = Field(ge=16, description="max_model_len, in tokens; capped at the model's positions.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(description="auto: bfloat16 on cpu, float16 on cuda.")
     prefix_caching: bool = Field(description="Automatic prefix caching. Off: nothing can hit.")
-    block_tokens: Literal["auto", 16, 32, 64, 128] = Field(description="KV block size; auto is the engine's own (128 on cpu, 16 on cuda).")
+    block_tokens: Annotated[Literal["auto", 16, 32, 64, 128], BeforeValidator(_as_number)] = Field(
+        description="KV block size; auto is the engine's own (128 on cpu, 16 on cuda)."
+    )
     kv_cache_gib: int = Field(ge=1, description="Memory of the KV block pool, in GiB.")
     batch_tokens: int = Field(ge=16, description="max_num_batched_tokens: most tokens computed in one step.")
     enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
@@ -153,7 +160,7 @@ class Config(Strict):
     )
     question_tokens: int = Field(ge=1, description="Tokens of the question Q that each query appends.")
     accelerator: Literal["auto", "cpu", "cuda"] = Field(description="auto is cuda where an NVIDIA driver is loaded, else cpu.")
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    threads: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_as_number)] = Field(
         description="Threads of an engine on the CPU; auto is the number of physical cores this process may use."
     )
     seed: int = Field(ge=0, description="Seed of every prompt.")

@@ -344,6 +344,12 @@ def ensure_llamacpp(accelerator: str) -> Path:
         if not nvcc:
             raise ColdprefixError("accelerator is cuda, but nvcc is missing: install the CUDA toolkit, or set accelerator: cpu")
         version += subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+        # The build is for the GPU generation at hand, which a cache shared between machines must tell apart.
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        try:
+            version += subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            raise ColdprefixError("accelerator is cuda, but nvidia-smi finds no GPU: install its driver, or set accelerator: cpu") from None
     flags = llamacpp_flags(accelerator)
     key = sha256_of("\0".join([llamacpp_source_key(), *flags, version, _cpu_features()]).encode())
     folder = cache_folder() / "llamacpp" / f"{accelerator}-{key[:16]}"
@@ -359,7 +365,8 @@ def _build_llamacpp(accelerator: str, flags: Sequence[str], folder: Path, record
     started = time.monotonic()
     source = ensure_llamacpp_source() / "vendor" / "llama.cpp"
     tools = ensure_environment("llamacpp") / "bin"
-    say(f"llama.cpp for {accelerator}: building into {folder} (5 to 10 minutes on 2 cores)")
+    expected = "5 to 10 minutes on 2 cores" if accelerator == "cpu" else "some 85 core-minutes, most of them nvcc's"
+    say(f"llama.cpp for {accelerator}: building into {folder} ({expected})")
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(folder.name + ".build")
     shutil.rmtree(work, ignore_errors=True)

@@ -95,6 +95,7 @@ def main() -> None:
         "software": provenance.software(),
         "requests": len(rows),
         "engine_busy_s": round(sum(row["total_ms"] for row in rows) / 1e3, 3),
+        "gpus_after": provenance.gpus(),  # clocks and temperature under load; those of `host` are from before
         "finished_at": datetime.now(UTC).isoformat(),
     }
     partial = arguments.provenance.with_suffix(".part")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import time
@@ -14,7 +15,7 @@ from coldprefix.engines import llamacpp
 from coldprefix.engines.session import Completion, Session
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
-from coldprefix.server import clean_environment
+from coldprefix.server import clean_environment, tail
 
 
 class LlamaPython(Session):
@@ -33,9 +34,16 @@ class LlamaPython(Session):
 
         self._api = llama_cpp
         self._lines: list[str] = []
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # Written as it happens, with the Python stack on a fatal signal: a crash inside the library leaves no other trace.
+        self._log = open(log, "w", buffering=1)  # noqa: SIM115  (open as long as the engine)
+        faulthandler.enable(self._log)
 
         def keep_line(_level: int, text: bytes, _data: Any) -> None:
-            self._lines.append(text.decode(errors="replace"))
+            line = text.decode(errors="replace")
+            self._lines.append(line)
+            if not self.start_s:  # once it runs, nothing is written inside a measurement
+                self._log.write(line)
 
         self._callback = llama_cpp.llama_log_callback(keep_line)  # kept: C holds a pointer to it
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
@@ -52,10 +60,8 @@ class LlamaPython(Session):
                 verbose=False,  # verbose prints at every prompt
             )
         except (ValueError, RuntimeError) as error:
-            raise ColdprefixError(f"llama-cpp-python cannot load {gguf}: {error}\n  {''.join(self._lines[-8:])}") from error
-        finally:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text("".join(self._lines))
+            self._end_log()
+            raise ColdprefixError(f"llama-cpp-python cannot load {gguf}: {error}\nThe end of {log}:\n{tail(log)}") from error
         self.start_s = time.monotonic() - started
 
     @property
@@ -128,6 +134,11 @@ class LlamaPython(Session):
 
     def close(self) -> None:
         self._llama.close()
+        self._end_log()
+
+    def _end_log(self) -> None:
+        faulthandler.disable()
+        self._log.close()
 
 
 def _evaluated(perf: Any) -> int:
