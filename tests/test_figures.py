@@ -17,6 +17,7 @@ from coldprefix.config import PHASES, Config
 from coldprefix.figures import fig1, phase_panels, style
 from coldprefix.job import Job
 
+VALUES = ("median", "ci_low", "ci_high")
 Measured = tuple[pl.DataFrame, list[dict[str, Any]]]
 
 
@@ -73,6 +74,22 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Callable[..., 
     ):
         assert words in text, words
     assert "+700 %" in text
+
+
+def test_no_bar_is_cut_off(measured: Callable[..., Measured], config: Config) -> None:
+    """Backends that differ much share an axis: it must reach above the highest interval of all, in every panel."""
+    summary, provenance = measured(*PHASES)
+    grown = summary.with_columns(pl.when(pl.col("phase") == "phase3b").then(pl.col(c) * 9).otherwise(pl.col(c)).alias(c) for c in VALUES)
+    for figure, rows in (
+        fig1.draw(grown, provenance, config.figures),
+        *(phase_panels.draw(grown, provenance, config.figures, phase) for phase in PHASES),
+    ):
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            assert low == 0 and all(patch.get_height() <= high for patch in axes.patches)
+            tops = [line.get_ydata().max() for line in axes.lines]
+            assert all(top <= high for top in tops)
+        assert rows.height
 
 
 def test_fig1_of_one_phase_fits_a_column(measured: Callable[..., Measured], config: Config, tmp_path: Path) -> None:

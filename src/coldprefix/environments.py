@@ -350,6 +350,8 @@ def ensure_llamacpp(accelerator: str) -> Path:
             version += subprocess.run(query, capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError):
             raise ColdprefixError("accelerator is cuda, but nvidia-smi finds no GPU: install its driver, or set accelerator: cpu") from None
+    for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):  # CMake takes them up
+        version += f" {name}={os.environ[name]}" if name in os.environ else ""
     flags = llamacpp_flags(accelerator)
     key = sha256_of("\0".join([llamacpp_source_key(), *flags, version, _cpu_features()]).encode())
     folder = cache_folder() / "llamacpp" / f"{accelerator}-{key[:16]}"

@@ -25,7 +25,7 @@ def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], setting
     lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
     configurations = [name for name in lengths if name in set(ttft["configuration"])]
     wide = len(phases) > 1
-    size = (settings.text_in if wide else settings.column_in, 2.3)
+    size = (settings.text_in if wide else settings.column_in, 2.4)
     figure, axes = plt.subplots(1, len(phases), figsize=size, sharey=True, squeeze=False)
     for panel, phase in zip(axes[0], phases, strict=True):
         for i, configuration in enumerate(configurations):
@@ -41,10 +41,10 @@ def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], setting
                 panel.annotate(label, (i, top), (0, 3), textcoords="offset points", ha="center", fontsize=settings.font_pt - 1)
         panel.set_title(style.backend_title(phase))
         panel.set_xticks(range(len(configurations)), [style.configuration_label(c, lengths[c]) for c in configurations])
-        panel.set_ylim(bottom=0)
-        panel.margins(y=0.12)
     axes[0][0].set_ylabel("time to first token (ms)")
     handles = [Patch(facecolor=style.COLOURS[s], hatch=style.HATCHES[s], edgecolor="white", label=f"cache {s}") for s in ("hit", "miss")]
-    axes[0][0].legend(handles=handles, loc="upper left", handlelength=1.4)
+    # The panels share their axis, so the limits come last; room for the numbers above the bars.
+    axes[0][0].set_ylim(0, 1.15 * max(row["ci_high"] or row["median"] or 1.0 for row in ttft.iter_rows(named=True)))
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, handlelength=1.4, borderaxespad=0.1)
     style.note(figure, style.measured_note(summary, provenance, wrap=not wide), settings.font_pt)
     return figure, pl.concat([ttft, effects])

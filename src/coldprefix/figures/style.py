@@ -103,7 +103,7 @@ def measured_note(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]
     rejected = int(summary.filter(pl.col("metric") == "ttft_ms")["n_rejected"].sum())
     left_out = f", {rejected} rejected" if rejected else ""
     gap = "\n" if wrap else " "
-    return f"Weights: {names}. {machine}.{gap}Medians of {trials} trials{left_out}; bars: 95 % bootstrap interval."
+    return f"Weights: {names}.{gap}{machine}.{gap}Medians of {trials} trials{left_out}; bars: 95 % bootstrap interval."
 
 
 def save(figure: Figure, rows: pl.DataFrame, paths: Iterable[Path], settings: Figures) -> None:
