@@ -105,6 +105,19 @@ def test_nothing_survives_closing(tmp_path: Path, mode: str) -> None:
     assert gone(pids) and not folder.exists()
 
 
+def test_workers_do_not_outlive_a_killed_server(tmp_path: Path) -> None:
+    """An orphan goes to the supervisor, not to init, and is ended there."""
+    running = start("family", tmp_path / "log")
+    running.wait_ready(lambda: True, 10)
+    pids = running.process_ids()
+    os.kill(pids[1], signal.SIGKILL)
+    running.process.wait(10)
+    assert gone(pids)
+    with pytest.raises(ColdprefixError, match=r"was ended by signal 9 \(SIGKILL\) while idle"):
+        running.check_alive("idle")
+    running.close()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_survives_the_death_of_the_program_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
     """Workers in sessions of their own included: an EngineCore outlives its API server otherwise."""
