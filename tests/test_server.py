@@ -125,12 +125,13 @@ def test_nothing_survives_the_death_of_the_program_that_started_it(tmp_path: Pat
         f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}, {str(ROOT / 'tests')!r}]\n"
         "import time; from pathlib import Path; from test_server import start\n"
         f"running = start('family', Path({str(tmp_path / 'log')!r})); running.wait_ready(lambda: True, 10)\n"
-        "print(*running.process_ids(), flush=True); time.sleep(60)"
+        "print(running.folder, *running.process_ids(), flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
-    pids = [int(word) for word in holder.stdout.readline().split()]
-    assert len(pids) == 3
+    folder, *words = holder.stdout.readline().split()
+    pids = [int(word) for word in words]
+    assert len(pids) == 3 and Path(folder).exists()
     holder.send_signal(how)
     holder.wait()
     holder.stdout.close()
@@ -138,6 +139,7 @@ def test_nothing_survives_the_death_of_the_program_that_started_it(tmp_path: Pat
     while not gone(pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert gone(pids)
+    assert not Path(folder).exists(), "its socket is removed, too"
 
 
 def test_a_server_inherits_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ class Server:
         with open(log, "wb") as output:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-S", supervise.__file__, str(os.getpid()), str(grace_s), *command],
+                    [sys.executable, "-S", supervise.__file__, str(os.getpid()), str(grace_s), str(self.folder), *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

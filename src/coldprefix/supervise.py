@@ -1,17 +1,18 @@
 """Runs one server and leaves nothing of it behind, whatever happens to the program that asked for it.
 
-    python supervise.py PARENT_PID GRACE_S COMMAND...
+    python supervise.py PARENT_PID GRACE_S FOLDER COMMAND...
 
 The kernel sends this process SIGTERM when its parent dies (PR_SET_PDEATHSIG), and hands it the orphans among its
 descendants (PR_SET_CHILD_SUBREAPER): vLLM's EngineCore and Worker outlive a killed API server otherwise (tried with
 0.32.0). On SIGTERM, or when the server ends by itself, the server gets SIGTERM, GRACE_S seconds, then every descendant
-SIGKILL. The exit code is the server's, 128 + n if signal n ended it. Standard library only; Linux.
+SIGKILL; then FOLDER, which holds its socket, is removed. The exit code is the server's, 128 + n if signal n ended it. Standard library only; Linux.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def _reap() -> None:
         time.sleep(0.01)
 
 
-def main(parent: int, grace_s: float, command: list[str]) -> int:
+def main(parent: int, grace_s: float, folder: str, command: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     # Waiting in sigwait costs no wake-ups: a measurement runs beside this process.
     ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -85,10 +86,11 @@ def main(parent: int, grace_s: float, command: list[str]) -> int:
             break
     code = server.poll()
     _reap()
+    shutil.rmtree(folder, ignore_errors=True)
     if code is None:
         return 128 + signal.SIGKILL
     return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], sys.argv[4:]))
