@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psutil
 import pytest
 from null_engine import NullSession
 
@@ -171,4 +172,5 @@ def test_foreign_load_sees_a_busy_neighbour() -> None:
         busy.kill()
         busy.wait()
     assert before is not None and foreign is not None and known is not None
-    assert foreign > known + 0.2  # one of the machine's cores, unless the process is known to be ours
+    # One of the machine's cores, unless the process is known to be ours.
+    assert foreign > known + 0.4 / (psutil.cpu_count() or 1)
