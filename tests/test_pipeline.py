@@ -297,6 +297,18 @@ def test_a_phase_may_name_its_own_model(finished: Path, snakemake: Run, tmp_path
     assert reused(requests, "phase2", "hit", "stream") == {384} and reused(requests, "phase2", "miss", "stream") == {0}
 
 
+def test_a_reset_empties_the_real_caches(snakemake: Run, tmp_path: Path) -> None:
+    """Repeated prompts, so that only the reset can make a warm-up cold."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    values = ["phases=phase2,phase3a,phase3b", "states=hit", "content=repeated", "reset=trial"]
+    done = snakemake(tmp_path, "--configfile", str(tmp_path / "tiny.yaml"), "--config", *values)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    requests = pl.read_parquet(tmp_path / "results" / "requests.parquet")
+    for phase in ("phase2", "phase3a", "phase3b"):
+        assert reused(requests, phase, "hit", "warmup") == {0}
+        assert reused(requests, phase, "hit", "query") == {384}
+
+
 def test_a_repeated_miss_in_a_single_slot_stays_a_miss(finished: Path, run: Run, snakemake: Run, tmp_path: Path) -> None:
     shutil.copytree(finished / "models", tmp_path / "models")
     arguments = ["--configfile", str(finished / "tiny.yaml"), "--config", "phases=phase3b", "content=repeated"]
