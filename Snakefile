@@ -18,5 +18,5 @@ rule all:
         # Raw data by name, so that a cell that was deleted is measured again although the figures still stand.
         rules.aggregate.input.requests,
         rules.aggregate.input.provenance,
-        rules.fig1.output,
-        expand("figures/{phase}_panels.{format}", phase=CONFIG.phases, format=FORMATS),
+        rules.aggregate.output,
+        expand("figures/{name}.{format}", name=FIGURES, format=FORMATS),

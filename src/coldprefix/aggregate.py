@@ -8,12 +8,13 @@ from typing import Any
 
 import polars as pl
 
+from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError
 from coldprefix.settings import disagreements
 from coldprefix.statistics import Estimate, degradation_pct, estimate
 from coldprefix.tables import METRICS, SUMMARY, TRIALS, schema
 
-CELL = ["phase", "engine", "interface", "configuration", "state", "model"]
+CELL = ["phase", "engine", "interface", "sweep", "variant", "configuration", "state", "model"]
 
 
 def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
@@ -26,12 +27,17 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
     arrivals = of("stream", "token_times_ms")
     spans = arrivals.list.last() - arrivals.list.first()
     trials = requests.group_by([*CELL, "replicate", "trial"], maintain_order=True).agg(
+        request_form=pl.col("request_form").first(),
+        content=pl.col("content").first(),
         burn_in=pl.col("burn_in").first(),
         rejection=pl.col("rejection").drop_nulls().first(),
         warmup_ms=of("warmup", "total_ms"),
+        warmup_prompt_tokens=of("warmup", "prompt_tokens"),
         warmup_cached_tokens=of("warmup", "cached_tokens"),
         query_ms=of("query", "total_ms"),
         ttft_non_streaming_ms=pl.when(http).then(of("query", "total_ms")),
+        query_prompt_tokens=of("query", "prompt_tokens"),
+        query_rejection=of("query", "rejection"),
         query_cached_tokens=of("query", "cached_tokens"),
         query_evaluated_tokens=of("query", "evaluated_tokens"),
         rewarm_ms=of("rewarm", "total_ms"),
@@ -104,9 +110,17 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     compare(records, [("host", "cpu"), ("host", "usable_cpus"), ("host", "gpu_names"), ("job", "accelerator"), ("job", "threads")])
     phases = dict.fromkeys(record["job"]["phase"] for record in records)
     for phase in phases:
-        cells = [record for record in records if record["job"]["phase"] == phase]
-        compare(cells, [("job", "model"), ("in_force_settings",), ("job", "code")])
-    for one, other in combinations([next(r for r in records if r["job"]["phase"] == phase) for phase in phases], 2):
+        compare([r for r in records if r["job"]["phase"] == phase], [("job", "model"), ("job", "code")])
+    # A variant of a sweep may change settings; within one, they are the same for all cells and for both interfaces of an engine.
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["job"]["variant"], record["job"]["phase"]), []).append(record)
+    for cells in groups.values():
+        compare(cells, [("in_force_settings",)])
+    for (one_key, one_cells), (other_key, other_cells) in combinations(groups.items(), 2):
+        if one_key[0] != other_key[0]:
+            continue
+        one, other = one_cells[0], other_cells[0]
         disagreements(*({**r["job"], "model": r["job"]["model"]["name"], "in_force": r["in_force"]} for r in (one, other)))
 
 
@@ -116,7 +130,7 @@ def check_same_prompts(requests: pl.DataFrame) -> None:
     Raises:
         ColdprefixError: names the first request that differs and the phases.
     """
-    request = ["model", "configuration", "state", "replicate", "trial", "step"]
+    request = ["model", "variant", "configuration", "state", "replicate", "trial", "step"]
     differing = requests.group_by(request, maintain_order=True).agg(pl.col("prompt_hash").n_unique(), pl.col("phase").unique())
     for row in differing.filter(pl.col("prompt_hash") > 1).head(1).iter_rows(named=True):
         where = ", ".join(f"{key} {row[key]}" for key in request)
@@ -125,7 +139,7 @@ def check_same_prompts(requests: pl.DataFrame) -> None:
 
 def _cell(record: Mapping[str, Any]) -> str:
     job = record["job"]
-    return f"{job['phase']}/{job['configuration']}/{job['state']}"
+    return Cell(job["phase"], job["variant"], job["configuration"], job["state"]).path
 
 
 def _get(record: Mapping[str, Any], field: tuple[str, ...]) -> Any:
@@ -149,9 +163,22 @@ def table(summary: pl.DataFrame) -> str:
         return f"{row['median']:.{digits}f}{interval}"
 
     cells = summary.filter(pl.col("state").is_not_null())
-    header = ["phase", "configuration", "state", "n", "rejected", "reused", "computed", "TTFT ms", "warm-up ms", "re-warm ms", "tokens/s"]
+    header = [
+        "phase",
+        "variant",
+        "configuration",
+        "state",
+        "n",
+        "rejected",
+        "reused",
+        "computed",
+        "TTFT ms",
+        "warm-up ms",
+        "re-warm ms",
+        "tokens/s",
+    ]
     lines = [header]
-    for keys, rows in cells.group_by(["phase", "configuration", "state"], maintain_order=True):
+    for keys, rows in cells.group_by(["phase", "variant", "configuration", "state"], maintain_order=True):
         by_metric = {row["metric"]: row for row in rows.iter_rows(named=True)}
         ttft = by_metric["ttft_ms"]
         reused, computed = ("-" if v is None else f"{v:.0f}" for v in (ttft["cached_tokens"], ttft["evaluated_tokens"]))
@@ -162,5 +189,5 @@ def table(summary: pl.DataFrame) -> str:
     effects = summary.filter(pl.col("metric") == "ttft_degradation_pct")
     if len(effects):
         text += ["", "TTFT of a miss over a hit, minus 1, in % [95 % interval]"]
-        text += [f"{r['phase']:<8} {r['configuration']:<14} {entry(r, 0)}" for r in effects.iter_rows(named=True)]
+        text += [f"{r['phase']:<8} {r['variant']:<22} {r['configuration']:<14} {entry(r, 0)}" for r in effects.iter_rows(named=True)]
     return "\n".join(text) + "\n"

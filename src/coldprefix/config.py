@@ -10,14 +10,15 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from coldprefix.errors import ColdprefixError
 
 PhaseName = Literal["phase1", "phase2", "phase3a", "phase3b"]
 State = Literal["hit", "miss"]
+RequestForm = Literal["tokens", "text", "chat"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
 ConfigurationName = Annotated[str, Field(pattern=r"^A[1-9][0-9]{0,6}_B[1-9][0-9]{0,6}$")]
@@ -70,6 +71,10 @@ class LlamaCpp(Strict):
     gpu_layers: int = Field(ge=-1, description="Layers offloaded to the GPU; -1 means all. Ignored on cpu.")
     flash_attention: bool = Field(description="Flash attention. The binding's own default is off, the server's auto.")
     slots: int = Field(ge=1, description="llama-server's slots (--parallel). The binding has one sequence.")
+    unified: bool = Field(
+        description="All slots share one pool of context_tokens cells (--kv-unified, llama-server's default where it chooses the slots "
+        "itself). false: each slot has context_tokens of its own."
+    )
     host_cache_mib: int = Field(
         ge=0,
         description="llama-server keeps replaced prompts in host memory and restores them (--cache-ram, 8192 by default). "
@@ -132,11 +137,66 @@ class Override(Strict):
     """Values of some cells only."""
 
     trials: int | None = Field(default=None, ge=1)
+    burn_in: int | None = Field(default=None, ge=0)
+    replicates: int | None = Field(default=None, ge=1)
     settle_ms: int | None = Field(default=None, ge=0)
     stream_tokens: int | None = Field(default=None, ge=2)
     content: Literal["fresh", "repeated"] | None = None
+    request_form: RequestForm | None = None
     reset: Literal["never", "trial"] | None = None
     max_rejected: float | None = Field(default=None, ge=0, le=1)
+
+
+def _some_of(section: type[Strict]) -> type[Strict]:
+    """The same section with every key optional: what a sweep changes."""
+    fields: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kind: Any = field.annotation | None  # type: ignore[operator]
+        for constraint in field.metadata:
+            kind = Annotated[kind, constraint]
+        fields[name] = (kind, Field(default=None, description=field.description))
+    return create_model(f"Some{section.__name__}", __base__=Strict, __doc__=section.__doc__, **fields)
+
+
+SomeLlamaCpp = _some_of(LlamaCpp)
+SomeVllm = _some_of(Vllm)
+
+
+class Variant(Override):
+    """What one variant of a sweep changes, against the main experiment."""
+
+    llamacpp: SomeLlamaCpp | None = Field(default=None, description="Keys of `llamacpp` that differ.")  # type: ignore[valid-type]
+    vllm: SomeVllm | None = Field(default=None, description="Keys of `vllm` that differ.")  # type: ignore[valid-type]
+
+
+class Sweep(Variant):
+    """More cells around one question. What it does not name is as in the main experiment."""
+
+    phases: Annotated[list[PhaseName], BeforeValidator(_as_list)] = Field(
+        min_length=1, description="Backends of the sweep; those that the top-level `phases` leaves out are not measured."
+    )
+    states: Annotated[list[State], BeforeValidator(_as_list)] = Field(min_length=1, description="Cache states of the sweep.")
+    configurations: Annotated[list[ConfigurationName], BeforeValidator(_as_list)] = Field(min_length=1, description="Lengths of the sweep.")
+    variants: dict[Name, Variant] = Field(default={}, description="Named changes, each measured in every cell of the sweep.")
+
+
+class Cell(NamedTuple):
+    """One measuring job. ``variant`` is "main", the sweep's name, or "sweep/variant"."""
+
+    phase: str
+    variant: str
+    configuration: str
+    state: State
+
+    @property
+    def sweep(self) -> str:
+        return self.variant.partition("/")[0]
+
+    @property
+    def path(self) -> str:
+        """Its folder below results/raw."""
+        parts = [self.phase, self.configuration, self.state]
+        return "/".join(parts if self.variant == "main" else [parts[0], self.variant, *parts[1:]])
 
 
 class Figures(Strict):
@@ -153,6 +213,9 @@ class Config(Strict):
 
     model: Name = Field(description="The model of every phase that does not name its own; a key of `models`.")
     phase_models: dict[PhaseName, Name] = Field(default={}, description="Phases with a model of their own.")
+    experiments: Annotated[list[Name], BeforeValidator(_as_list)] = Field(
+        min_length=1, description="What to measure: main, which is the study's table, and keys of `sweeps`."
+    )
     phases: Annotated[list[PhaseName], BeforeValidator(_as_list)] = Field(min_length=1, description="The phases to measure.")
     states: Annotated[list[State], BeforeValidator(_as_list)] = Field(min_length=1, description="Cache states to measure.")
     configurations: Annotated[list[ConfigurationName], BeforeValidator(_as_list)] = Field(
@@ -173,9 +236,16 @@ class Config(Strict):
         description="fresh: new prompts in every trial. repeated: the same prompts in every trial, as in the original study, whose "
         "misses were hits from the second trial on."
     )
+    request_form: RequestForm = Field(
+        description="How the HTTP phases send a prompt. tokens: the ids themselves. text: as text, which the engine tokenises again. chat: "
+        "as one user message in a chat template (ChatML). Over the Python interfaces always tokens."
+    )
     reset: Literal["never", "trial"] = Field(description="trial: empty the engine's cache before every trial, and check that it is empty.")
     max_rejected: float = Field(ge=0, le=1, description="A cell with a larger share of rejected trials fails.")
-    cells: dict[str, Override] = Field(default={}, description="Values of single cells: phase/configuration/state, * matches any.")
+    cells: dict[str, Override] = Field(
+        default={}, description="Values of single cells of the main experiment: phase/configuration/state, * matches any."
+    )
+    sweeps: dict[Name, Sweep] = Field(default={}, description="More cells around one question each; `experiments` chooses among them.")
     llamacpp: LlamaCpp
     vllm: Vllm
     timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")
@@ -201,7 +271,12 @@ class Config(Strict):
         return self
 
     def _problems(self) -> Iterator[str]:
-        for key, listed in (("phases", self.phases), ("states", self.states), ("configurations", self.configurations)):
+        for key, listed in (
+            ("experiments", self.experiments),
+            ("phases", self.phases),
+            ("states", self.states),
+            ("configurations", self.configurations),
+        ):
             if len(set(listed)) < len(listed):
                 yield f"{key}: {listed} names something twice; write each once"
         for phase in [None, *PHASES]:
@@ -211,57 +286,108 @@ class Config(Strict):
             name = self.model if phase is None else self.model_of(phase)
             if name not in self.models:
                 yield f"{key}: there is no model {name!r}{_suggest(name, self.models)}; the models are {', '.join(self.models)}"
-        for phase in self.phases:
-            if self.model_of(phase) in self.models:
-                yield from self._problems_of(phase)
+        for name in self.experiments:
+            if name != "main" and name not in self.sweeps:
+                choices = ["main", *self.sweeps]
+                yield f"experiments: there is no sweep {name!r}{_suggest(name, choices)}; the experiments are {', '.join(choices)}"
+        if "main" in self.sweeps:
+            yield "sweeps.main: the name main is taken by the main experiment; choose another"
+        if not self.all_cells():
+            yield f"experiments: {self.experiments} have no cell with the phases {self.phases}; name a phase of theirs"
+        for phase in dict.fromkeys(cell.phase for cell in self.all_cells()):
+            model = self.models.get(self.model_of(phase))
+            if model is not None and PHASES[phase][0] == "llamacpp" and model.architecture in REFUSED_BY_LLAMACPP:
+                yield (
+                    f"{self._model_key(phase)}: {phase} runs llama.cpp, which cannot run {self.model_of(phase)} "
+                    f"({REFUSED_BY_LLAMACPP[model.architecture]}); write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
+                )
+        yield from dict.fromkeys(problem for cell in self.all_cells() for problem in self._problems_of(cell))
         for name, model in self.models.items():
             if isinstance(model, StandinModel) and model.width % (32 * model.heads):
                 yield f"models.{name}.width: {model.width} is not a multiple of 32 x heads ({32 * model.heads})"
             if isinstance(model, HubModel):
                 yield from _hub_problems(name, model)
-        if self.llamacpp.ubatch_tokens > self.llamacpp.batch_tokens:
-            yield f"llamacpp.ubatch_tokens: {self.llamacpp.ubatch_tokens} is more than batch_tokens ({self.llamacpp.batch_tokens}); write at most that"
         for pattern in self.cells:
             if not re.fullmatch(r"(phase\w+|\*)/([\w.*-]+)/(hit|miss|\*)", pattern):
                 yield f'cells: {pattern!r} is not phase/configuration/state; write for example "phase3b/A512_B256/miss" or "*/*/miss"'
             elif not any(matches(pattern, cell) for cell in self.all_cells()):
                 yield f"cells: {pattern!r} matches no cell; the cells are made of {list(self.phases)} x {list(self.configurations)} x {list(self.states)}"
 
-    def _problems_of(self, phase: str) -> Iterator[str]:
-        """Problems of one phase with its model."""
-        engine, _ = PHASES[phase]
-        name = self.model_of(phase)
-        key = f"phase_models.{phase}" if phase in self.phase_models else "model"
-        model = self.models[name]
-        if engine == "llamacpp" and model.architecture in REFUSED_BY_LLAMACPP:
-            yield (
-                f"{key}: {phase} runs llama.cpp, which cannot run {name} ({REFUSED_BY_LLAMACPP[model.architecture]}); "
-                f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
-            )
-        settings: LlamaCpp | Vllm = self.llamacpp if engine == "llamacpp" else self.vllm
+    def _model_key(self, phase: str) -> str:
+        return f"phase_models.{phase}" if phase in self.phase_models else "model"
+
+    def _problems_of(self, cell: Cell) -> Iterator[str]:
+        """Problems of one cell with its model and its values."""
+        engine, _ = PHASES[cell.phase]
+        key = "" if cell.variant == "main" else f"sweeps.{cell.sweep}."
+        protocol, settings = self.protocol_of(cell), self.settings_of(cell)
+        if isinstance(settings, LlamaCpp) and settings.ubatch_tokens > settings.batch_tokens:
+            yield f"{key}llamacpp.ubatch_tokens: {settings.ubatch_tokens} is more than batch_tokens ({settings.batch_tokens}); write at most that"
+        caching = settings.prompt_cache if isinstance(settings, LlamaCpp) else settings.prefix_caching
+        if not caching and cell.state == "hit":
+            switch = "prompt_cache" if engine == "llamacpp" else "prefix_caching"
+            yield f"{key}{engine}.{switch}: false makes every hit a miss; write true, or states: [miss]"
+        name = self.model_of(cell.phase)
+        model = self.models.get(name)
+        if model is None or protocol["max_rejected"] == 1:  # where all may be rejected, an engine's refusal is a result
+            return
         context = min(settings.context_tokens, model.positions)
         limit = f"{model.positions} positions of {name}" if context == model.positions else f"{engine}.context_tokens"
-        for configuration in self.configurations:
-            lengths = self.lengths_of(configuration)
-            needed = lengths.A + lengths.B + lengths.Q + self.stream_tokens
-            if needed > context:
-                yield (
-                    f"configurations: {configuration}: A + B + question_tokens + stream_tokens = {needed} tokens do not fit the {context} tokens of "
-                    f"{phase} ({limit}); shorten them by {needed - context}"
-                )
-        if engine == "vllm" and not self.vllm.prefix_caching and "hit" in self.states:
-            yield "vllm.prefix_caching: false makes every hit a miss; write true, or states: [miss]"
-        if engine == "llamacpp" and not self.llamacpp.prompt_cache and "hit" in self.states:
-            yield "llamacpp.prompt_cache: false makes every hit a miss; write true, or states: [miss]"
+        lengths = self.lengths_of(cell.configuration)
+        needed = max(lengths.A + lengths.B + (lengths.Q if cell.state == "hit" else 0), lengths.B + lengths.Q) + protocol["stream_tokens"]
+        if needed > context:
+            parts = "A + B + question_tokens + stream_tokens"
+            yield (
+                f"{key}configurations: {cell.configuration}: {parts} = {needed} tokens do not fit the {context} tokens of "
+                f"{cell.phase} ({limit}); shorten them by {needed - context}"
+            )
 
-    def all_cells(self) -> list[tuple[str, str, str]]:
-        """(phase, configuration, state) of every cell, in the order of the configuration."""
-        return [(p, c, s) for p in self.phases for c in self.configurations for s in self.states]
+    def all_cells(self) -> list[Cell]:
+        """Every cell, in the order of the configuration: the main experiment, then the sweeps."""
+        cells = []
+        if "main" in self.experiments:
+            cells += [Cell(p, "main", c, s) for p in self.phases for c in self.configurations for s in self.states]
+        for name, sweep in self.sweeps.items():
+            if name in self.experiments:
+                variants = [f"{name}/{variant}" for variant in sweep.variants] or [name]
+                phases = [phase for phase in sweep.phases if phase in self.phases]
+                cells += [Cell(p, v, c, s) for p in phases for c in sweep.configurations for v in variants for s in sweep.states]
+        return cells
+
+    def _changes(self, cell: Cell) -> list[Override]:
+        """What differs from the top-level values for a cell, later ones over earlier ones."""
+        if cell.variant == "main":
+            return [override for pattern, override in self.cells.items() if matches(pattern, cell)]
+        sweep = self.sweeps[cell.sweep]
+        name = cell.variant.partition("/")[2]
+        return [sweep, *([sweep.variants[name]] if name else [])]
+
+    def protocol_of(self, cell: Cell) -> dict[str, Any]:
+        """Values of the protocol for a cell, by the names of the top-level keys."""
+        names = [*Override.model_fields, "seed", "timeout_s", "start_timeout_s"]
+        values = {name: getattr(self, name) for name in names}
+        for change in self._changes(cell):
+            values |= {name: getattr(change, name) for name in Override.model_fields if getattr(change, name) is not None}
+        if PHASES[cell.phase][1] == "python":
+            values["request_form"] = "tokens"
+        return values
+
+    def settings_of(self, cell: Cell) -> LlamaCpp | Vllm:
+        """The engine's settings for a cell."""
+        engine, _ = PHASES[cell.phase]
+        settings: LlamaCpp | Vllm = getattr(self, engine)
+        for change in self._changes(cell):
+            some = getattr(change, engine, None)
+            if some is not None:
+                settings = settings.model_copy(update=some.model_dump(exclude_none=True))
+        return settings
 
 
-def matches(pattern: str, cell: tuple[str, str, str]) -> bool:
-    """Does "phase/configuration/state" with * for any match the cell?"""
-    return all(p in ("*", part) for p, part in zip(pattern.split("/"), cell, strict=True))
+def matches(pattern: str, cell: Cell) -> bool:
+    """Does "phase/configuration/state" with * for any match this cell of the main experiment?"""
+    own = (cell.phase, cell.configuration, cell.state)
+    parts = pattern.split("/")
+    return cell.variant == "main" and len(parts) == 3 and all(p in ("*", part) for p, part in zip(parts, own, strict=True))
 
 
 def _hub_problems(name: str, model: HubModel) -> Iterator[str]:

@@ -10,6 +10,10 @@ class ColdprefixError(Exception):
     """Something the user can understand and act on: the message says what happened, where, and what to do."""
 
 
+class EngineRefusal(ColdprefixError):
+    """The engine works, but will not take this request: a prompt too long for it, for example."""
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and turn a ColdprefixError into one readable message and exit code 1."""
     try:

@@ -16,6 +16,7 @@ from coldprefix import environments
 from coldprefix.config import (
     PHASES,
     STANDIN_FORMAT,
+    Cell,
     Config,
     Lengths,
     LlamaCpp,
@@ -24,15 +25,21 @@ from coldprefix.config import (
     State,
     Strict,
     Vllm,
-    matches,
 )
 
 SOURCE = Path(__file__).resolve().parent
 SHARED_CODE = ("protocol.py", "prompts.py", "verify.py", "engines/session.py")
 ENGINE_CODE = {
-    ("llamacpp", "http"): ("engines/llamacpp_http.py", "engines/http.py", "engines/llamacpp.py", "server.py", "supervise.py"),
+    ("llamacpp", "http"): (
+        "engines/llamacpp_http.py",
+        "engines/http.py",
+        "engines/chatml.jinja",
+        "engines/llamacpp.py",
+        "server.py",
+        "supervise.py",
+    ),
     ("llamacpp", "python"): ("engines/llamacpp_python.py", "engines/llamacpp.py"),
-    ("vllm", "http"): ("engines/vllm_http.py", "engines/http.py", "engines/vllm.py", "server.py", "supervise.py"),
+    ("vllm", "http"): ("engines/vllm_http.py", "engines/http.py", "engines/chatml.jinja", "engines/vllm.py", "server.py", "supervise.py"),
     ("vllm", "python"): ("engines/vllm_python.py", "engines/vllm.py", "engines/output.py"),
 }
 
@@ -57,6 +64,7 @@ class Protocol(Strict):
     stream_tokens: int
     seed: int
     content: Literal["fresh", "repeated"]
+    request_form: Literal["tokens", "text", "chat"]
     reset: Literal["never", "trial"]
     max_rejected: float
     timeout_s: float
@@ -67,6 +75,8 @@ class Job(Strict):
     """One measuring job: a cell with all that decides its numbers."""
 
     phase: str
+    sweep: str
+    variant: str
     configuration: str
     state: State
     engine: Literal["vllm", "llamacpp"]
@@ -85,8 +95,8 @@ class Job(Strict):
 
     @property
     def cell(self) -> str:
-        """phase/configuration/state"""
-        return f"{self.phase}/{self.configuration}/{self.state}"
+        """Its folder below results/raw: phase/configuration/state, in a sweep phase/variant/configuration/state."""
+        return Cell(self.phase, self.variant, self.configuration, self.state).path
 
 
 def resolve_accelerator(wanted: str) -> Literal["cpu", "cuda"]:
@@ -125,16 +135,13 @@ def code_hash(*files: str) -> str:
     return environments.sha256_of(b"\0".join(name.encode() + b"\0" + (SOURCE / name).read_bytes() for name in files))
 
 
-def job_of(config: Config, phase: str, configuration: str, state: State) -> Job:
+def job_of(config: Config, cell: Cell) -> Job:
     """The job that measures one cell under this configuration on this machine."""
+    phase = cell.phase
     engine, interface = PHASES[phase]
     accelerator = resolve_accelerator(config.accelerator)
     environment = environment_of(engine, accelerator)
     name = config.model_of(phase)
-    values = {key: getattr(config, key) for key in Protocol.model_fields}
-    for pattern, override in config.cells.items():
-        if matches(pattern, (phase, configuration, state)):
-            values.update(override.model_dump(exclude_none=True))
     built_from = ""
     if engine == "llamacpp":
         built_from = environments.sha256_of(
@@ -143,11 +150,13 @@ def job_of(config: Config, phase: str, configuration: str, state: State) -> Job:
     return Job.model_validate(
         {
             "phase": phase,
-            "configuration": configuration,
-            "state": state,
+            "sweep": cell.sweep,
+            "variant": cell.variant,
+            "configuration": cell.configuration,
+            "state": cell.state,
             "engine": engine,
             "interface": interface,
-            "lengths": config.lengths_of(configuration).model_dump(),
+            "lengths": config.lengths_of(cell.configuration).model_dump(),
             "model": {
                 "name": name,
                 "source": config.models[name].source,
@@ -157,8 +166,8 @@ def job_of(config: Config, phase: str, configuration: str, state: State) -> Job:
             },
             "accelerator": accelerator,
             "threads": resolve_threads(config.threads),
-            "protocol": values,
-            engine: getattr(config, engine).model_dump(),
+            "protocol": config.protocol_of(cell),
+            engine: config.settings_of(cell).model_dump(),
             "environment": environment,
             "environment_key": environments.environment_key(environment),
             "engine_key": built_from,

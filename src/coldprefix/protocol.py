@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import psutil
 
-from coldprefix.engines.session import Session
-from coldprefix.errors import ColdprefixError
+from coldprefix.engines.session import Completion, Session
+from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.job import Job
-from coldprefix.prompts import TrialPrompts, draw_trial, prompt_hash
+from coldprefix.prompts import TrialPrompts, common_prefix, draw_trial, prompt_hash
 from coldprefix.tables import REQUESTS, schema
 from coldprefix.verify import intended_reuse, rejection
 
@@ -35,14 +35,26 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
         ("stream", prompts.stream, protocol.stream_tokens, True, protocol.settle_ms),
     ]
     rows = []
+    warm = session.seen(prompts.warm)
     for step, prompt, max_tokens, stream, settle_ms in steps:
+        seen = session.seen(prompt)
+        shared = prompts.shared if protocol.request_form == "tokens" else common_prefix(warm, seen)
+        intended = intended_reuse(step, shared, protocol.content, protocol.reset, protocol.request_form, session.granularity)
         time.sleep(settle_ms / 1e3)
-        done = session.complete(prompt, max_tokens, stream)
-        intended = intended_reuse(step, prompts.shared, protocol.content, protocol.reset, session.granularity)
+        try:
+            done = session.complete(prompt, max_tokens, stream)
+            why = rejection(done, len(seen), intended, max_tokens, stream)
+        except EngineRefusal as refusal:
+            if protocol.max_rejected < 1:
+                raise
+            done = Completion(started_at=time.time(), connect_ms=None, total_ms=None)
+            why = f"the engine refused: {refusal}"
         rows.append(
             {
                 "step": step,
-                "prompt_tokens": len(prompt),
+                "request_form": protocol.request_form,
+                "content": protocol.content,
+                "prompt_tokens": len(seen),
                 "prompt_hash": prompt_hash(prompt),
                 "intended_cached_tokens": intended,
                 "cached_tokens": done.cached_tokens,
@@ -53,7 +65,7 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
                 "total_ms": done.total_ms,
                 "token_times_ms": done.token_times_ms,
                 "engine_prompt_ms": done.engine_prompt_ms,
-                "rejection": rejection(done, len(prompt), intended, max_tokens, stream),
+                "rejection": why,
                 "started_at": datetime.fromtimestamp(done.started_at, UTC),
             }
         )
@@ -95,7 +107,8 @@ def run_replicate(session: Session, job: Job, replicate: int, first_order: int, 
     rows: list[Row] = []
     lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
     load = ForeignLoad(session.process_ids())
-    keys = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "configuration": job.configuration}
+    keys = {"phase": job.phase, "engine": job.engine, "interface": job.interface}
+    keys |= {"sweep": job.sweep, "variant": job.variant, "configuration": job.configuration}
     keys |= {"state": job.state, "model": job.model.name}
     for trial in range(job.protocol.burn_in + job.protocol.trials):
         prompts = draw_trial(lengths, job.state, job.model.vocabulary, job.protocol.seed, replicate, trial, job.protocol.content)

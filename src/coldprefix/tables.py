@@ -9,13 +9,15 @@ import polars as pl
 
 from coldprefix.errors import ColdprefixError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # column: (type, what it is)
 REQUESTS: dict[str, tuple[pl.DataType, str]] = {
     "phase": (pl.String(), "phase1, phase2, phase3a or phase3b"),
     "engine": (pl.String(), "vllm or llamacpp"),
     "interface": (pl.String(), "http or python"),
+    "sweep": (pl.String(), "main, or the sweep of config.yaml that the cell belongs to"),
+    "variant": (pl.String(), "main, SWEEP, or SWEEP/VARIANT where a sweep has variants"),
     "configuration": (pl.String(), "name of the token lengths of A, B and Q"),
     "state": (pl.String(), "hit or miss: the cache state the cell is about"),
     "model": (pl.String(), "name of the model"),
@@ -24,7 +26,9 @@ REQUESTS: dict[str, tuple[pl.DataType, str]] = {
     "burn_in": (pl.Boolean(), "a first trial of a fresh engine: not in the statistics"),
     "order": (pl.Int32(), "0, 1, ...: the request's place in its job"),
     "step": (pl.String(), "warmup, query, rewarm or stream"),
-    "prompt_tokens": (pl.Int32(), "tokens sent"),
+    "request_form": (pl.String(), "tokens, text or chat: how the prompt was sent"),
+    "content": (pl.String(), "fresh or repeated: prompts of the trials"),
+    "prompt_tokens": (pl.Int32(), "tokens sent; of text and chat: as the engine's own tokenizer counts them"),
     "prompt_hash": (pl.String(), "of the token ids sent: equal for all backends"),
     "intended_cached_tokens": (pl.Int32(), "tokens that had to be reused; null where the protocol prescribes nothing"),
     "cached_tokens": (pl.Int32(), "tokens the engine says it reused; null if it did not say"),
@@ -43,20 +47,27 @@ TRIALS: dict[str, tuple[pl.DataType, str]] = {
     "phase": (pl.String(), "as in requests"),
     "engine": (pl.String(), "as in requests"),
     "interface": (pl.String(), "as in requests"),
+    "sweep": (pl.String(), "as in requests"),
+    "variant": (pl.String(), "as in requests"),
     "configuration": (pl.String(), "as in requests"),
     "state": (pl.String(), "as in requests"),
     "model": (pl.String(), "as in requests"),
+    "request_form": (pl.String(), "as in requests"),
+    "content": (pl.String(), "as in requests"),
     "replicate": (pl.Int32(), "as in requests"),
     "trial": (pl.Int32(), "as in requests"),
     "burn_in": (pl.Boolean(), "as in requests"),
     "rejection": (pl.String(), "why the trial is not in the statistics: the rejection of its first bad request; null if it is"),
     "valid": (pl.Boolean(), "in the statistics: neither burn-in nor rejected"),
     "warmup_ms": (pl.Float64(), "time of the warm-up with [A, B], one token, ms"),
+    "warmup_prompt_tokens": (pl.Int32(), "length of [A, B]; of text and chat: as the engine's own tokenizer counts it"),
     "warmup_cached_tokens": (pl.Int32(), "tokens the warm-up reused"),
     "query_ms": (pl.Float64(), "time of the query without streaming, one token, ms"),
     "ttft_non_streaming_ms": (pl.Float64(), "the same over HTTP; null in process, where nothing streams differently"),
+    "query_prompt_tokens": (pl.Int32(), "length of the query; of text and chat: as the engine's own tokenizer counts it"),
     "query_cached_tokens": (pl.Int32(), "tokens the query reused"),
     "query_evaluated_tokens": (pl.Int32(), "tokens the query computed"),
+    "query_rejection": (pl.String(), "why the query was not what it was meant to be; null if it was"),
     "rewarm_ms": (pl.Float64(), "time of the second warm-up with [A, B], one token, ms: what the query destroyed"),
     "rewarm_cached_tokens": (pl.Int32(), "tokens the re-warm reused"),
     "ttft_ms": (pl.Float64(), "time to first token of the streaming query, ms"),
@@ -89,6 +100,8 @@ SUMMARY: dict[str, tuple[pl.DataType, str]] = {
     "engine": (pl.String(), "as in requests"),
     "interface": (pl.String(), "as in requests"),
     "model": (pl.String(), "as in requests"),
+    "sweep": (pl.String(), "as in requests"),
+    "variant": (pl.String(), "as in requests"),
     "configuration": (pl.String(), "as in requests"),
     "state": (pl.String(), "hit or miss; null for ttft_degradation_pct, which compares them"),
     "metric": (pl.String(), "one of METRICS"),
@@ -116,7 +129,7 @@ def validate(frame: pl.DataFrame, columns: dict[str, tuple[pl.DataType, str]], w
     if frame.schema != wanted:
         differing = sorted(set(frame.schema.items()) ^ set(wanted.items()), key=str)
         raise ColdprefixError(f"{what}: the columns are not those of schema version {SCHEMA_VERSION}; differing: {differing}")
-    keys = [name for name in ("phase", "configuration", "model") if name in frame.columns]
+    keys = [name for name in ("phase", "sweep", "variant", "configuration", "model") if name in frame.columns]
     if missing := [name for name in keys if frame[name].null_count()]:
         raise ColdprefixError(f"{what}: {missing} must not be null")
     times = [n for n, t in wanted.items() if n.endswith("_ms") and t == pl.Float64 and n not in ("overhead_ms", "client_ms")]

@@ -5,21 +5,23 @@ from __future__ import annotations
 from coldprefix.engines.session import Completion
 
 
-def intended_reuse(step: str, shared: int, content: str, reset: str, granularity: int) -> int | None:
+def intended_reuse(step: str, shared: int, content: str, reset: str, request_form: str, granularity: int) -> int | None:
     """Tokens that the engine must report as reused in this step, or None where the protocol prescribes nothing.
 
     Args:
         step: "warmup", "query", "rewarm" or "stream".
         shared: leading tokens a query shares with the warm prompt.
+        request_form: "tokens", "text" or "chat"; of the last two, ``shared`` is what the engine's own tokenizer says.
         granularity: the engine reuses whole multiples of this many tokens: 1 for llama.cpp, the block size for vLLM.
 
     A query must reuse all that it shares with the warm prompt, down to whole blocks, and nothing else. The warm-up must be
-    cold, except with repeated content and no reset, where it may find anything. What the re-warm finds is a result of the
+    cold, except with repeated content and no reset, where it may find anything, and with text and chat, where it finds the
+    head that all prompts share (a chat template's) or not, as the engine keeps it. What the re-warm finds is a result of the
     study (what did the query destroy?), not a condition.
     """
     if step in ("query", "stream"):
         return shared // granularity * granularity
-    if step == "warmup" and (content == "fresh" or reset == "trial"):
+    if step == "warmup" and (reset == "trial" or (content == "fresh" and request_form == "tokens")):
         return 0
     return None
 

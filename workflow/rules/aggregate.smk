@@ -1,12 +1,34 @@
-# From raw requests to trials, summary and the table of medians.
+# From raw requests to trials, summary and the table of medians: per experiment, so that a figure needs only the cells it shows,
+# and all together, which is what the claims and the report are made from.
+
+
+rule experiment:
+    input:
+        setup=setup_records(),
+        agreed="results/preflight/agreed.json",
+        requests=lambda wildcards: raw(
+            cells_of(wildcards.experiment), "requests.parquet"
+        ),
+        provenance=lambda wildcards: raw(
+            cells_of(wildcards.experiment), "provenance.json"
+        ),
+    output:
+        trials="results/experiments/{experiment}/trials.parquet",
+        summary="results/experiments/{experiment}/summary.parquet",
+        text="results/experiments/{experiment}/summary.txt",
+    params:
+        cells=lambda wildcards: cells_of(wildcards.experiment),
+        code=code_hash("aggregate.py", "statistics.py", "tables.py"),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results/experiments/{wildcards.experiment:q}"
 
 
 rule aggregate:
     input:
         setup=setup_records(),
         agreed="results/preflight/agreed.json",
-        requests=[f"results/raw/{cell}/requests.parquet" for cell in JOBS],
-        provenance=[f"results/raw/{cell}/provenance.json" for cell in JOBS],
+        requests=raw(JOBS, "requests.parquet"),
+        provenance=raw(JOBS, "provenance.json"),
     output:
         "results/requests.parquet",
         "results/trials.parquet",
@@ -16,4 +38,4 @@ rule aggregate:
         cells=list(JOBS),
         code=code_hash("aggregate.py", "statistics.py", "tables.py"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results"
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results --requests"

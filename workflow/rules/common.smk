@@ -24,8 +24,9 @@ ACCELERATOR = resolve_accelerator(CONFIG.accelerator)
 SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
 ENVIRONMENTS = str(Path(workflow.basedir) / "envs")
 PYTHON = sys.executable
-FORMATS = ["pdf", "png", "csv"]
-JOBS = {"/".join(cell): job_of(CONFIG, *cell) for cell in CONFIG.all_cells()}
+FORMATS = ["pdf", "png", "csv", "txt"]
+JOBS = {cell.path: job_of(CONFIG, cell) for cell in CONFIG.all_cells()}
+PHASES = list(dict.fromkeys(job.phase for job in JOBS.values()))
 
 
 def job_param(phase):
@@ -34,13 +35,31 @@ def job_param(phase):
     Snakemake compares only those params with the last run's whose function takes nothing but wildcards: with
     `lambda wildcards, phase=phase: ...` a changed job would go unnoticed.
     """
-    return lambda wildcards: JOBS[
-        f"{phase}/{wildcards.configuration}/{wildcards.state}"
-    ].model_dump_json(exclude_none=True)
+    return lambda wildcards: job_text(f"{phase}/{wildcards.cell}")
+
+
+def job_text(cell):
+    if cell not in JOBS:
+        raise WorkflowError(f"config.yaml has no cell {cell}")
+    return JOBS[cell].model_dump_json(exclude_none=True)
+
+
+def cells_of(*experiments, phases=PHASES):
+    """The cells of these experiments (main, or a sweep's name)."""
+    return [
+        cell
+        for cell, job in JOBS.items()
+        if job.sweep in experiments and job.phase in phases
+    ]
+
+
+def raw(cells, name):
+    """A raw file of each cell."""
+    return [f"results/raw/{cell}/{name}" for cell in cells]
 
 
 def settings_job(phase):
-    """A job for reading the settings of a phase. Its prompts and protocol are always the same, so that changing those of the
+    """A job for reading the settings of a phase: the top-level ones of config.yaml. Its prompts and protocol are always the same, so that changing those of the
     cells does not start the engines again."""
     job = first_job(phase)
     fixed = {
@@ -51,8 +70,12 @@ def settings_job(phase):
         "stream_tokens": 2,
     }
     fixed |= {"seed": 0, "content": "fresh", "reset": "never", "max_rejected": 0.0}
+    fixed |= {"request_form": "tokens"}
     values = job.model_dump()
+    values |= {job.engine: getattr(CONFIG, job.engine).model_dump()}
     values |= {
+        "sweep": "main",
+        "variant": "main",
         "configuration": "A128_B128",
         "state": "hit",
         "lengths": {"A": 128, "B": 128, "Q": 8},
@@ -72,6 +95,6 @@ def first_job(phase):
 
 
 wildcard_constraints:
-    configuration="|".join(CONFIG.configurations),
-    state="hit|miss",
-    format="pdf|png|csv",
+    cell=r"([\w.-]+/){1,3}(hit|miss)",
+    experiment="|".join(CONFIG.experiments),
+    format="pdf|png|csv|txt",

@@ -43,7 +43,7 @@ rule preflight:
     log:
         "results/logs/preflight/{phase}.log",
     wildcard_constraints:
-        phase="|".join(CONFIG.phases),
+        phase="|".join(PHASES),
     priority: 80
     resources:
         machine=100,
@@ -62,7 +62,7 @@ rule preflight:
 # Before anything is measured: what must agree between the two interfaces of an engine does.
 rule settings:
     input:
-        expand("results/preflight/{phase}.json", phase=CONFIG.phases),
+        expand("results/preflight/{phase}.json", phase=PHASES),
     output:
         "results/preflight/agreed.json",
     priority: 70

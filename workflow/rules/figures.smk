@@ -1,38 +1,40 @@
-# Figures, each with the rows it shows beside it.
+# Figures, each from the experiments it shows, with the drawn rows and a caption beside it.
+FIGURES = {
+    "fig1_invalidation": (["main"], PHASES),
+    "fig2_scaling": (["scaling"], PHASES),
+    "fig3_architectures": (["main", "confound"], PHASES),
+    "fig4_cascade": (["main", "host_tier"], PHASES),
+    "fig5_batch_size": (["batch_size"], PHASES),
+    "fig6_confound": (["confound"], PHASES),
+}
+FIGURES |= {f"{phase}_panels": (["main"], [phase]) for phase in PHASES}
+# What can be drawn from the experiments that config.yaml asks for.
+FIGURES = {
+    name: needs
+    for name, needs in FIGURES.items()
+    if all(cells_of(experiment, phases=needs[1]) for experiment in needs[0])
+}
 
 
-def provenance_of(*phases):
-    return [
-        f"results/raw/{cell}/provenance.json"
-        for cell, job in JOBS.items()
-        if job.phase in phases
-    ]
+for name, (needed, phases) in FIGURES.items():
 
-
-rule fig1:
-    input:
-        summary="results/summary.parquet",
-        provenance=provenance_of(*CONFIG.phases),
-    output:
-        expand("figures/fig1_invalidation.{format}", format=FORMATS),
-    params:
-        style=CONFIG.figures.model_dump_json(),
-        code=code_hash("figures/fig1.py", "figures/style.py"),
-    shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py fig1 --summary {input.summary:q} --provenance {input.provenance:q} --style {params.style:q} --out {output:q}"
-
-
-rule phase_panels:
-    input:
-        summary="results/summary.parquet",
-        provenance=lambda wildcards: provenance_of(wildcards.phase),
-    output:
-        expand("figures/{{phase}}_panels.{format}", format=FORMATS),
-    wildcard_constraints:
-        phase="|".join(CONFIG.phases),
-    params:
-        style=CONFIG.figures.model_dump_json(),
-        code=code_hash("figures/phase_panels.py", "figures/style.py"),
-    shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py {wildcards.phase} --summary {input.summary:q} --provenance {input.provenance:q}"
-        " --style {params.style:q} --out {output:q}"
+    rule:
+        name:
+            name
+        input:
+            trials=expand("results/experiments/{e}/trials.parquet", e=needed),
+            summary=expand("results/experiments/{e}/summary.parquet", e=needed),
+            provenance=raw(cells_of(*needed, phases=phases), "provenance.json"),
+        output:
+            expand(f"figures/{name}.{{format}}", format=FORMATS),
+        params:
+            figure=name,
+            style=CONFIG.figures.model_dump_json(),
+            code=code_hash(
+                f"figures/{name if name.startswith('fig') else 'phase_panels'}.py",
+                "figures/style.py",
+                "statistics.py",
+            ),
+        shell:
+            "{PYTHON:q} {SCRIPTS:q}/plot.py {params.figure:q} --trials {input.trials:q} --summary {input.summary:q}"
+            " --provenance {input.provenance:q} --style {params.style:q} --out {output:q}"

@@ -1,16 +1,16 @@
-# One job per cell: phase x configuration x cache state. It owns its engine. Rules are named after the phases, so that
+# One job per cell: phase x configuration x cache state, in a sweep phase x variant x configuration x cache state. It owns its engine. Rules are named after the phases, so that
 # `snakemake --forcerun phase3b` measures phase3b again.
 
-for phase in CONFIG.phases:
+for phase in PHASES:
 
     rule:
         name:
             phase
         output:
-            requests=f"results/raw/{phase}/{{configuration}}/{{state}}/requests.parquet",
-            provenance=f"results/raw/{phase}/{{configuration}}/{{state}}/provenance.json",
+            requests=f"results/raw/{phase}/{{cell}}/requests.parquet",
+            provenance=f"results/raw/{phase}/{{cell}}/provenance.json",
         log:
-            f"results/logs/{phase}/{{configuration}}/{{state}}.log",
+            f"results/logs/{phase}/{{cell}}.log",
         threads: workflow.cores
         resources:
             machine=100,

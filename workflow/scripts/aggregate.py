@@ -1,8 +1,8 @@
 """Put the cells together: requests, trials and summary in parquet, and the medians as a table.
 
-    python aggregate.py --raw results/raw --cells phase3a/A512_B256/hit ... --out results
+    python aggregate.py --raw results/raw --cells phase3a/A512_B256/hit ... --out results [--requests]
 
-Writes requests.parquet, trials.parquet, summary.parquet and summary.txt, and prints the last.
+Writes trials.parquet, summary.parquet, summary.txt and, with --requests, requests.parquet; prints the table.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import polars as pl
 
 from coldprefix import tables
 from coldprefix.aggregate import check_comparable, check_same_prompts, summary_of, table, trials_of
+from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError, run_main
 
 
@@ -26,14 +27,15 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--cells", nargs="+", required=True, help="phase/configuration/state")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--requests", action="store_true", help="also write all requests in one file")
     arguments = parser.parse_args()
     frames = []
     records = []
     for cell in arguments.cells:
         folder = arguments.raw / cell
         frame = tables.read_requests(folder / "requests.parquet")
-        found = frame.select("phase", "configuration", "state").unique().rows()
-        if found != [tuple(cell.split("/"))]:
+        found = [Cell(*row).path for row in frame.select("phase", "variant", "configuration", "state").unique().rows()]
+        if found != [cell]:
             raise ColdprefixError(f"{folder}/requests.parquet holds {found}, not the cell {cell}: has it been moved or edited?")
         frames.append(frame)
         records.append(json.loads((folder / "provenance.json").read_text()))
@@ -42,11 +44,10 @@ def main() -> None:
     check_same_prompts(requests)
     trials = trials_of(requests.lazy()).collect().cast(tables.schema(tables.TRIALS))
     summary = summary_of(trials)
-    for frame, columns, name in (
-        (requests, tables.REQUESTS, "requests"),
-        (trials, tables.TRIALS, "trials"),
-        (summary, tables.SUMMARY, "summary"),
-    ):
+    written = [(trials, tables.TRIALS, "trials"), (summary, tables.SUMMARY, "summary")]
+    if arguments.requests:
+        written.append((requests, tables.REQUESTS, "requests"))
+    for frame, columns, name in written:
         tables.validate(frame, columns, name)
         tables.write_parquet(frame, arguments.out / f"{name}.parquet")
     text = table(summary)

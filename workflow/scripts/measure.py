@@ -94,7 +94,7 @@ def main() -> None:
         "job": job.model_dump(mode="json"),
         "software": provenance.software(),
         "requests": len(rows),
-        "engine_busy_s": round(sum(row["total_ms"] for row in rows) / 1e3, 3),
+        "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
         "gpus_after": provenance.gpus(),  # clocks and temperature under load; those of `host` are from before
         "finished_at": datetime.now(UTC).isoformat(),
     }

@@ -18,7 +18,7 @@ import polars as pl
 from coldprefix import tables
 from coldprefix.config import PHASES, Figures
 from coldprefix.errors import run_main
-from coldprefix.figures import fig1, phase_panels, style
+from coldprefix.figures import fig1_invalidation, phase_panels, style
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     tables.validate(summary, tables.SUMMARY, str(arguments.summary))
     provenance = [json.loads(path.read_text()) for path in arguments.provenance]
     if arguments.figure == "fig1":
-        figure, rows = fig1.draw(summary, provenance, settings)
+        figure, rows = fig1_invalidation.draw(summary, provenance, settings)
     else:
         figure, rows = phase_panels.draw(summary, provenance, settings, arguments.figure)
     style.save(figure, rows, arguments.out, settings)

@@ -7,11 +7,12 @@ import gc
 import json
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.server import Server
 
 
@@ -63,13 +64,31 @@ class Client:
         """Status and text of a GET; status 0 when nothing listens yet."""
         return self._runner.run(self._plain("GET", path))
 
-    def post(self, path: str) -> tuple[int, str]:
-        """Status and text of a POST without a body."""
-        return self._runner.run(self._plain("POST", path))
+    def post(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+        """Status and text of a POST outside the clock."""
+        return self._runner.run(self._plain("POST", path, body))
 
-    async def _plain(self, method: str, path: str) -> tuple[int, str]:
+    def ask(self, path: str, body: dict[str, Any], *answer: str) -> Any:
+        """POST ``body`` outside the clock and return the field ``answer`` of what comes back.
+
+        Raises:
+            ColdprefixError: another status than 200, or no such field.
+        """
+        status, text = self.post(path, body)
         try:
-            async with self._session.request(method, f"http://engine{path}", trace_request_ctx={}) as response:
+            if status == 200:
+                found = json.loads(text)
+                for key in answer:
+                    found = found[key]
+                return found
+        except (ValueError, KeyError, TypeError):
+            pass
+        self.server.check_alive(f"answering {path}")
+        raise ColdprefixError(f"{self.server.name} answers {path} with {status}: {text[:300]}. Its log: {self.server.log}")
+
+    async def _plain(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+        try:
+            async with self._session.request(method, f"http://engine{path}", json=body, trace_request_ctx={}) as response:
                 return response.status, await response.text()
         except (aiohttp.ClientConnectionError, OSError):
             return 0, ""
@@ -82,7 +101,7 @@ class Client:
                 the server died.
         """
         payload = json.dumps(body).encode()
-        what = f"answering a prompt of {len(body['prompt'])} tokens"
+        what = f"answering a request to {path}"
         gc.collect()
         gc.disable()  # a collection inside the event loop would be counted as latency
         try:
@@ -107,7 +126,8 @@ class Client:
             result.connect_ms = (zero - times["connecting"]) * 1e3
             if response.status != 200:
                 text = (await response.text())[:500]
-                raise ColdprefixError(f"{self.server.name} answered {response.status}: {text}. Its log: {self.server.log}")
+                kind = EngineRefusal if response.status == 400 else ColdprefixError
+                raise kind(f"{self.server.name} answered {response.status}: {text}. Its log: {self.server.log}")
             if stream:
                 await self._read_events(response, zero, result)
             else:
@@ -163,6 +183,28 @@ class Client:
             self._runner.close()
         finally:
             self.server.close()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as it goes over the wire.
+
+    Attributes:
+        value: token ids, text, or a list of chat messages.
+        seen: the token ids that the engine makes of it, by its own tokenizer.
+    """
+
+    value: Any
+    seen: list[int]
+
+
+# One user message in ChatML, for both engines: GPT-2 has no template of its own, and llama-server's fallback is this one.
+CHAT_TEMPLATE = Path(__file__).with_name("chatml.jinja")
+
+
+def messages(text: str) -> list[dict[str, str]]:
+    """A prompt as a chat of one message."""
+    return [{"role": "user", "content": text}]
 
 
 def count(container: Any, *path: str) -> int | None:

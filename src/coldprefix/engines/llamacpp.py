@@ -67,7 +67,7 @@ def settings_from_log(log: str) -> dict[str, Any]:
         return found[-1]
 
     kv = last(
-        r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells,.*?(\d+)/\d+ seqs\), K \((\w+)\).*?V \((\w+)\)", "the KV cache's size"
+        r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells,.*?\d+/(\d+) seqs\), K \((\w+)\).*?V \((\w+)\)", "the KV cache's size"
     )
     cells = int(kv[2]) * int(kv[3])
     offloaded = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", log)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines import llamacpp
-from coldprefix.engines.http import Client, count, number
+from coldprefix.engines.http import CHAT_TEMPLATE, Client, Exchange, Rendered, count, messages, number
 from coldprefix.engines.session import Completion, Session
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
@@ -27,10 +27,14 @@ class LlamaServer(Session):
         settings = job.llamacpp
         assert settings is not None
         self._settings = settings
+        self._form = job.protocol.request_form
+        self._rendered: dict[tuple[int, ...], Rendered] = {}
         folder = llamacpp.build_folder(job)
         on_off = {True: "on", False: "off"}
         command = [str(folder / "llama-server"), "--model", str(gguf.absolute()), "--host", "{socket}", "--offline", "--no-ui"]
-        command += ["--ctx-size", str(llamacpp.context_tokens(job) * settings.slots), "--parallel", str(settings.slots)]
+        pool = llamacpp.context_tokens(job) * (1 if settings.unified else settings.slots)
+        command += ["--ctx-size", str(pool), "--parallel", str(settings.slots)]
+        command += ["--kv-unified" if settings.unified else "--no-kv-unified"]
         command += ["--batch-size", str(settings.batch_tokens), "--ubatch-size", str(settings.ubatch_tokens)]
         command += ["--threads", str(job.threads), "--threads-batch", str(job.threads)]
         layers = "0" if job.accelerator == "cpu" else "all" if settings.gpu_layers < 0 else str(settings.gpu_layers)
@@ -38,6 +42,8 @@ class LlamaServer(Session):
         command += ["--cache-ram", str(settings.host_cache_mib), "--cache-reuse", "0"]
         command += ["--cache-prompt" if settings.prompt_cache else "--no-cache-prompt", "--slot-save-path", "{folder}"]
         # Verbosity 4 is where libllama says what is in force; with 1 s pings SIGTERM in mid-stream takes 1.3 s, not 31.
+        if job.protocol.request_form == "chat":
+            command += ["--chat-template-file", str(CHAT_TEMPLATE)]
         command += ["--verbosity", "4", "--sse-ping-interval", "1", "--metrics"]
         self.command = command
         self._server = Server("llama-server", command, clean_environment({}), log, grace_s=5.0)
@@ -48,17 +54,38 @@ class LlamaServer(Session):
     def granularity(self) -> int:
         return 1
 
+    def _render(self, prompt: Sequence[int]) -> Rendered:
+        """The prompt in the form of this job. Texts are kept: a prompt comes twice in a trial, and is rendered outside the clock."""
+        ids = list(prompt)
+        if self._form == "tokens":
+            return Rendered(ids, ids)
+        if tuple(ids) not in self._rendered:
+            text = self._client.ask("/detokenize", {"tokens": ids}, "content")
+            value, whole = (text, text)
+            if self._form == "chat":
+                value = messages(text)
+                whole = self._client.ask("/apply-template", {"messages": value}, "prompt")
+            seen = self._client.ask("/tokenize", {"content": whole, "add_special": True, "parse_special": True}, "tokens")
+            self._rendered[tuple(ids)] = Rendered(value, seen)
+        return self._rendered[tuple(ids)]
+
+    def seen(self, prompt: Sequence[int]) -> list[int]:
+        return self._render(prompt).seen
+
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
-        body = {
-            "prompt": list(prompt),
-            "n_predict": max_tokens,
+        rendered = self._render(prompt)
+        body: dict[str, Any] = {
             "stream": stream,
             "temperature": 0,
             "ignore_eos": True,
             "logit_bias": [[FORCED_TOKEN, 1000]],
-            "return_tokens": True,
             "cache_prompt": self._settings.prompt_cache,
         }
+        if self._form == "chat":
+            body |= {"messages": rendered.value, "max_tokens": max_tokens, "timings_per_token": True}
+            body |= {"stream_options": {"include_usage": True}} if stream else {}
+            return self._of_chat(self._client.exchange("/v1/chat/completions", body, stream), stream)
+        body |= {"prompt": rendered.value, "n_predict": max_tokens, "return_tokens": True}
         answer = self._client.exchange("/completion", body, stream)
         _, final = answer.events[-1]
         if final.get("stop") is not True:
@@ -76,6 +103,32 @@ class LlamaServer(Session):
             engine_prompt_ms=number(final, "timings", "prompt_ms"),
             generated_tokens=count(final, "tokens_predicted") or 0,
             first_chunk_tokens=chunks[0][1] if chunks else None,
+        )
+
+    def _of_chat(self, answer: Exchange, stream: bool) -> Completion:
+        """The same from /v1/chat/completions, where chunks carry no ids: their `timings` count what has been generated."""
+        _, final = answer.events[-1]
+        if "usage" not in final:
+            raise ColdprefixError(f"llama-server ended a chat stream before its usage counts. Its log: {self._server.log}")
+        times: list[float] = []
+        first_chunk_tokens = None
+        for time_ms, event in answer.events if stream else []:
+            known = count(event, "timings", "predicted_n")
+            choices = event.get("choices") or [{}]
+            if choices[0].get("delta", {}).get("content") and known is not None and known > len(times):
+                first_chunk_tokens = first_chunk_tokens or known
+                times += [time_ms] * (known - len(times))
+        return Completion(
+            started_at=answer.started_at,
+            connect_ms=answer.connect_ms,
+            total_ms=answer.total_ms,
+            token_times_ms=times,
+            prompt_tokens=count(final, "usage", "prompt_tokens"),
+            cached_tokens=count(final, "timings", "cache_n"),
+            evaluated_tokens=count(final, "timings", "prompt_n"),
+            engine_prompt_ms=number(final, "timings", "prompt_ms"),
+            generated_tokens=count(final, "usage", "completion_tokens") or 0,
+            first_chunk_tokens=first_chunk_tokens,
         )
 
     def reset(self) -> None:

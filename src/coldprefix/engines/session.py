@@ -21,7 +21,7 @@ class Completion:
     Attributes:
         started_at: wall clock at the start, in seconds since the epoch.
         connect_ms: time to connect; None in process.
-        total_ms: until the answer is complete.
+        total_ms: until the answer is complete; None if the engine refused.
         token_times_ms: arrival of each generated token (tokens of one chunk share a time); empty when not streamed.
         prompt_tokens: length of the prompt as the engine reports it; None if it does not.
         cached_tokens: prompt tokens the engine says it reused; None if it does not say.
@@ -33,7 +33,7 @@ class Completion:
 
     started_at: float
     connect_ms: float | None
-    total_ms: float
+    total_ms: float | None
     token_times_ms: list[float] = field(default_factory=list)
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
@@ -67,8 +67,13 @@ class Session(ABC):
         """Send a prompt and generate exactly ``max_tokens`` greedily.
 
         Raises:
+            EngineRefusal: the engine works, but will not take this prompt.
             ColdprefixError: the engine failed, died, or did not answer in time.
         """
+
+    def seen(self, prompt: Sequence[int]) -> list[int]:
+        """The token ids that the engine works on when it is sent this prompt: not the same where it is sent as text."""
+        return list(prompt)
 
     @abstractmethod
     def reset(self) -> None:

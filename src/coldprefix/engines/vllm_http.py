@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines import vllm
-from coldprefix.engines.http import Client, count, number
+from coldprefix.engines.http import CHAT_TEMPLATE, Client, Rendered, count, messages, number
 from coldprefix.engines.session import Completion, Session
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
@@ -21,6 +21,8 @@ class VllmServer(Session):
 
     def __init__(self, job: Job, model: Path, log: Path) -> None:
         self._job = job
+        self._form = job.protocol.request_form
+        self._rendered: dict[tuple[int, ...], Rendered] = {}
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.absolute()), "--uds", "{socket}"]
         for key, value in vllm.arguments(job).items():
             flag = key.replace("_", "-")
@@ -32,6 +34,8 @@ class VllmServer(Session):
                 command += [f"--{flag}", str(value)]
         command += ["--served-model-name", "model", "--enable-prompt-tokens-details", "--enable-per-request-metrics"]
         command += ["--disable-uvicorn-access-log"]
+        if self._form == "chat":
+            command += ["--chat-template", str(CHAT_TEMPLATE), "--chat-template-content-format", "string"]
         self.command = command
         self._server = Server("vllm serve", command, vllm.environment(job), log, grace_s=15.0)
         self._client = Client(self._server, job.protocol.timeout_s)
@@ -46,13 +50,29 @@ class VllmServer(Session):
     def granularity(self) -> int:
         return int(self._in_force["block_tokens"])
 
+    def _render(self, prompt: Sequence[int]) -> Rendered:
+        """The prompt in the form of this job. Texts are kept: a prompt comes twice in a trial, and is rendered outside the clock."""
+        ids = list(prompt)
+        if self._form == "tokens":
+            return Rendered(ids, ids)
+        if tuple(ids) not in self._rendered:
+            text = self._client.ask("/detokenize", {"model": "model", "tokens": ids}, "prompt")
+            asked: dict[str, Any] = {"model": "model", "add_special_tokens": self._form == "text"}
+            asked |= {"messages": messages(text), "add_generation_prompt": True} if self._form == "chat" else {"prompt": text}
+            seen = self._client.ask("/tokenize", asked, "tokens")
+            self._rendered[tuple(ids)] = Rendered(asked.get("messages", text), seen)
+        return self._rendered[tuple(ids)]
+
+    def seen(self, prompt: Sequence[int]) -> list[int]:
+        return self._render(prompt).seen
+
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
-        body: dict[str, Any] = {"model": "model", "prompt": list(prompt), "max_tokens": max_tokens, "stream": stream}
-        body |= {"temperature": 0, "ignore_eos": True}
+        body: dict[str, Any] = {"model": "model", "max_tokens": max_tokens, "stream": stream, "temperature": 0, "ignore_eos": True}
+        body |= {"messages" if self._form == "chat" else "prompt": self._render(prompt).value}
         if stream:
             # Usage with every chunk tells how many tokens it carries: usually one, more when the API server falls behind.
             body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
-        answer = self._client.exchange("/v1/completions", body, stream)
+        answer = self._client.exchange("/v1/chat/completions" if self._form == "chat" else "/v1/completions", body, stream)
         _, final = answer.events[-1]
         if "usage" not in final:
             raise ColdprefixError(f"vllm serve ended a stream before its usage counts. Its log: {self._server.log}")
