@@ -10,6 +10,7 @@ include: "workflow/rules/engines.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
 
 
 rule all:
@@ -20,3 +21,5 @@ rule all:
         rules.aggregate.input.provenance,
         rules.aggregate.output,
         expand("figures/{name}.{format}", name=FIGURES, format=FORMATS),
+        rules.claims.output,
+        rules.report.output,

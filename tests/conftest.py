@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coldprefix.config import Config, parse
+from coldprefix.config import Cell, Config, parse
 from coldprefix.job import Job, job_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,8 +49,8 @@ def with_values(values: Values, changes: Values) -> Values:
 def make_job(values: Values) -> Callable[..., Job]:
     """A job of config.yaml with some values replaced: make_job("phase3a", "hit", {"trials": 3})."""
 
-    def make(phase: str, state: str, changes: Values | None = None, configuration: str = "A512_B256") -> Job:
-        return job_of(parse(with_values(values, changes or {})), phase, configuration, state)  # type: ignore[arg-type]
+    def make(phase: str, state: str, changes: Values | None = None, configuration: str = "A512_B256", variant: str = "main") -> Job:
+        return job_of(parse(with_values(values, changes or {})), Cell(phase, variant, configuration, state))  # type: ignore[arg-type]
 
     return make
 

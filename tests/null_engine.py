@@ -19,7 +19,7 @@ class NullSession(Session):
         self.block = block
         self.ttft_ms = ttft_ms
         self.reports = reports
-        self.seen: list[list[int]] = []
+        self.kept: list[list[int]] = []
         self.sent: list[list[int]] = []
         self.resets = 0
         self.closed = False
@@ -30,9 +30,9 @@ class NullSession(Session):
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         ids = list(prompt)
-        longest = max((common_prefix(ids, old) for old in self.seen), default=0)
+        longest = max((common_prefix(ids, old) for old in self.kept), default=0)
         cached = min(longest, len(ids) - 1) // self.block * self.block
-        self.seen = [ids] if self.kind == "slot" else [*self.seen, ids]
+        self.kept = [ids] if self.kind == "slot" else [*self.kept, ids]
         self.sent.append(ids)
         times = [self.ttft_ms + 2.0 * i for i in range(max_tokens)]
         return Completion(
@@ -50,7 +50,7 @@ class NullSession(Session):
 
     def reset(self) -> None:
         self.resets += 1
-        self.seen = []
+        self.kept = []
 
     def in_force(self) -> dict[str, Any]:
         return {"slots": 1}

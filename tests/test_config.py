@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from coldprefix.config import Config, load, parse
 from coldprefix.errors import ColdprefixError
 
 
-def test_the_repository_s_own_configuration_is_valid_and_has_24_cells(config: Config) -> None:
-    assert len(config.all_cells()) == 24
+def test_the_repository_s_own_configuration_is_valid_and_has_24_cells_and_sweeps(config: Config) -> None:
+    assert sum(cell.sweep == "main" for cell in config.all_cells()) == 24
+    sweeps = Counter(cell.sweep for cell in config.all_cells())
+    assert sweeps == {"main": 24, "scaling": 36, "batch_size": 10, "confound": 8, "host_tier": 4, "request_form": 12, "slots": 3}
     assert config.model_of("phase1") == "gpt2-standin"
 
 
@@ -44,7 +47,7 @@ BAD: list[tuple[Values, str]] = [
         'phase3a runs llama.cpp, which cannot run opt-125m (convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported")',
     ),
     (
-        {"configurations": ["A900_B256"]},
+        {"experiments": ["main"], "configurations": ["A900_B256"]},
         "configurations: A900_B256: A + B + question_tokens + stream_tokens = 1230 tokens do not fit the 1024 tokens",
     ),
     ({"llamacpp.context_tokens": 512}, "(llamacpp.context_tokens); shorten them by"),
@@ -66,6 +69,15 @@ BAD: list[tuple[Values, str]] = [
     ({"cells": {"phase3b/A512_B256/mis": {"trials": 3}}}, "'phase3b/A512_B256/mis' is not phase/configuration/state"),
     ({"cells": {"phase3b/A1_B2/miss": {"trials": 3}}}, "matches no cell"),
     ({"cells": {"*/*/miss": {"trails": 3}}}, "did you mean 'trials'?"),
+    ({"experiments": ["main", "scalling"]}, "experiments: there is no sweep 'scalling' (did you mean 'scaling'?)"),
+    ({"experiments": ["batch_size"], "phases": ["phase1"]}, "have no cell with the phases ['phase1']"),
+    ({"sweeps.batch_size.variants.n64": {"llamacpp": {"batch_token": 64}}}, "sweeps.batch_size.variants.n64.llamacpp.batch_token"),
+    ({"sweeps.batch_size.variants.n64": {"llamacpp": {"batch_tokens": 64}}}, "sweeps.batch_size.llamacpp.ubatch_tokens: 512 is more than"),
+    ({"sweeps.scaling.configurations": ["A16_B1008"]}, "sweeps.scaling.configurations: A16_B1008: A + B + question_tokens"),
+    ({"sweeps.scaling.phases": ["phase4"]}, "sweeps.scaling.phases.0: 'phase4' is not"),
+    ({"sweeps.scaling.variants": {"a b": {}}}, "sweeps.scaling.variants"),
+    ({"sweeps.main": {"phases": ["phase1"], "states": ["hit"], "configurations": ["A9_B9"]}}, "sweeps.main: the name main is taken"),
+    ({"request_form": "json"}, "request_form: 'json' is not 'tokens', 'text' or 'chat'"),
     ({"content": "stale"}, "content: 'stale' is not 'fresh' or 'repeated'"),
     ({"figures.font_pt": "big"}, "figures.font_pt"),
     ({"llamacpp": None}, "llamacpp"),
@@ -98,8 +110,31 @@ def test_overrides_reach_their_cells_only(values: Values) -> None:
     from coldprefix.job import job_of
 
     parsed = parse(with_values(values, {"cells": {"phase3b/*/miss": {"trials": 30}}}))
-    trials = {cell: job_of(parsed, *cell).protocol.trials for cell in parsed.all_cells()}  # type: ignore[arg-type]
-    assert {cell for cell, n in trials.items() if n == 30} == {c for c in trials if c[0] == "phase3b" and c[2] == "miss"}
+    trials = {cell: job_of(parsed, cell).protocol.trials for cell in parsed.all_cells()}
+    wanted = {c for c in trials if c.phase == "phase3b" and c.state == "miss" and c.sweep == "main"}
+    assert {cell for cell, n in trials.items() if n == 30} == wanted
+
+
+def test_a_sweep_changes_what_it_names_and_nothing_else(values: Values) -> None:
+    from coldprefix.job import job_of
+
+    parsed = parse(values)
+    jobs = {cell: job_of(parsed, cell) for cell in parsed.all_cells()}
+    assert {job.llamacpp.batch_tokens for cell, job in jobs.items() if cell.variant == "batch_size/n64" and job.llamacpp} == {64}
+    assert {job.llamacpp.batch_tokens for cell, job in jobs.items() if cell.variant == "scaling" and job.llamacpp} == {2048}
+    assert {(cell.phase, job.protocol.request_form) for cell, job in jobs.items() if cell.variant == "request_form/chat"} == {
+        ("phase1", "chat"),
+        ("phase3a", "chat"),
+    }
+    assert len({cell.path for cell in jobs}) == len(jobs)
+    main = parse(with_values(values, {"experiments": ["main"]}))
+    assert {cell: job_of(main, cell) for cell in main.all_cells()} == {cell: job for cell, job in jobs.items() if cell.sweep == "main"}
+
+
+def test_phases_left_out_are_left_out_of_the_sweeps_too(values: Values) -> None:
+    parsed = parse(with_values(values, {"phases": ["phase2"]}))
+    assert {cell.phase for cell in parsed.all_cells()} == {"phase2"}
+    assert {cell.sweep for cell in parsed.all_cells()} == {"main", "scaling", "confound"}
 
 
 @given(
@@ -111,7 +146,7 @@ def test_any_valid_configuration_gives_exactly_the_product(phases: list[str], st
     import yaml
 
     base: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-    base |= {"phases": phases, "states": states, "configurations": [f"A{a}_B{b}" for a, b in lengths]}
+    base |= {"experiments": ["main"], "phases": phases, "states": states, "configurations": [f"A{a}_B{b}" for a, b in lengths]}
     parsed = parse(base)
     cells = parsed.all_cells()
     assert [(parsed.lengths_of(c).A, parsed.lengths_of(c).B) for c in parsed.configurations] == lengths

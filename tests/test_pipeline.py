@@ -36,8 +36,10 @@ stream_tokens: 8
 max_rejected: 0.5
 configurations: [A256_B128]
 question_tokens: 8
+experiments: [main]
 """
 PHASES = ("phase1", "phase2", "phase3a", "phase3b")
+FIGURES = [f"{phase}_panels" for phase in PHASES]
 
 
 def nothing(done: subprocess.CompletedProcess[str]) -> bool:
@@ -66,7 +68,7 @@ def requests(finished: Path) -> pl.DataFrame:
 
 def test_everything_is_built_and_then_nothing_is_to_be_done(finished: Path, run: Run) -> None:
     for name in ("fig1_invalidation", *(f"{phase}_panels" for phase in PHASES)):
-        assert all((finished / "figures" / f"{name}.{format}").stat().st_size > 500 for format in ("pdf", "png", "csv"))
+        assert all((finished / "figures" / f"{name}.{format}").stat().st_size > 500 for format in ("pdf", "png", "csv", "txt"))
     for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
         tables.validate(pl.read_parquet(finished / "results" / f"{name}.parquet"), columns, name)
     assert nothing(run("-n"))
@@ -157,7 +159,7 @@ def contents(folder: Path, *patterns: str) -> dict[Path, str]:
 def test_changed_values_measure_what_depends_on_them(run: Run, changes: list[str], measured: dict[str, int]) -> None:
     found = jobs(run("-n", "--config", *changes))
     assert {phase: found[phase] for phase in PHASES if found[phase]} == measured
-    assert found["fig1"] == 1
+    assert found["fig1_invalidation"] == 1
 
 
 def test_touched_and_deleted_files_measure_nothing(finished: Path, run: Run) -> None:
@@ -251,7 +253,18 @@ def test_forcerun_measures_one_phase_again_and_redraws_what_depends_on_it(finish
     after = contents(finished, "results/raw/phase3b/**/*.parquet")
     assert after.keys() == mine.keys() and not set(after.values()) & set(mine.values())
     ran = set(jobs(done))
-    assert ran <= {"phase3b", "aggregate", "fig1", "phase_panels", "all", "total"}, ran
+    assert ran <= {
+        "phase3b",
+        "experiment",
+        "aggregate",
+        "fig1_invalidation",
+        "phase3b_panels",
+        *FIGURES,
+        "claims",
+        "report",
+        "all",
+        "total",
+    }, ran
 
 
 # --- what is not what it was meant to be ----------------------------------------------------------------------------------

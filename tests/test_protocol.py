@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psutil
 import pytest
@@ -11,7 +11,7 @@ from null_engine import NullSession
 from coldprefix import protocol
 from coldprefix.aggregate import trials_of
 from coldprefix.engines.session import Completion
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.job import Job
 from coldprefix.verify import intended_reuse, rejection
 
@@ -74,7 +74,7 @@ def test_a_few_rejected_trials_are_kept_and_left_out_of_statistics(make_job: Mak
     class Forgetful(NullSession):
         def complete(self, prompt: object, max_tokens: int, stream: bool) -> Completion:
             if len(self.sent) == 13:  # the query of trial 3
-                self.seen = []
+                self.kept = []
             return super().complete(prompt, max_tokens, stream)  # type: ignore[arg-type]
 
     job = make_job("phase3a", "hit", FAST | {"max_rejected": 0.25})
@@ -140,19 +140,52 @@ def test_rejection(changes: dict[str, object], reason: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "content", "reset", "granularity", "intended"),
+    ("step", "content", "reset", "form", "granularity", "intended"),
     [
-        ("query", "fresh", "never", 1, 700),
-        ("stream", "fresh", "never", 128, 640),
-        ("query", "repeated", "never", 16, 688),
-        ("warmup", "fresh", "never", 1, 0),
-        ("warmup", "repeated", "never", 1, None),
-        ("warmup", "repeated", "trial", 1, 0),
-        ("rewarm", "fresh", "never", 1, None),
+        ("query", "fresh", "never", "tokens", 1, 700),
+        ("stream", "fresh", "never", "chat", 128, 640),
+        ("query", "repeated", "never", "tokens", 16, 688),
+        ("warmup", "fresh", "never", "tokens", 1, 0),
+        ("warmup", "fresh", "never", "chat", 1, None),
+        ("warmup", "repeated", "never", "tokens", 1, None),
+        ("warmup", "repeated", "trial", "text", 1, 0),
+        ("rewarm", "fresh", "never", "tokens", 1, None),
     ],
 )
-def test_intended_reuse(step: str, content: str, reset: str, granularity: int, intended: int | None) -> None:
-    assert intended_reuse(step, 700, content, reset, granularity) == intended
+def test_intended_reuse(step: str, content: str, reset: str, form: str, granularity: int, intended: int | None) -> None:
+    assert intended_reuse(step, 700, content, reset, form, granularity) == intended
+
+
+class Templated(NullSession):
+    """An engine that puts the same three tokens before every prompt, as a chat template does."""
+
+    def seen(self, prompt: Sequence[int]) -> list[int]:
+        return [1, 2, 3, *prompt]
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        return super().complete(self.seen(prompt), max_tokens, stream)
+
+
+def test_of_a_chat_message_the_template_s_head_is_reused_even_by_a_miss(make_job: MakeJob) -> None:
+    rows = run(Templated("slot"), make_job("phase3a", "miss", FAST | {"request_form": "chat"}))
+    assert not any(row["rejection"] for row in rows)
+    assert cached(rows, "query") == {3} and {row["prompt_tokens"] for row in rows if row["step"] == "query"} == {283}
+    # Sent as token ids, the same answer is not what was meant, and is rejected.
+    wrong = run(Templated("slot"), make_job("phase3a", "miss", FAST))
+    assert all(row["rejection"] for row in wrong if row["step"] == "query")
+
+
+class Refusing(NullSession):
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        raise EngineRefusal("too long")
+
+
+def test_a_refusal_is_a_result_only_where_all_may_be_rejected(make_job: MakeJob) -> None:
+    rows = run(Refusing("slot"), make_job("phase3a", "miss", FAST | {"max_rejected": 1}))
+    assert len(rows) == 20 and {row["rejection"] for row in rows} == {"the engine refused: too long"}
+    assert {row["total_ms"] for row in rows} == {None}, "what was not measured has no time"
+    with pytest.raises(EngineRefusal):
+        run(Refusing("slot"), make_job("phase3a", "miss", FAST))
 
 
 def test_foreign_load_sees_a_busy_neighbour() -> None:

@@ -28,6 +28,7 @@ MakeJob = Callable[..., Job]
 def row(step: str, **values: Any) -> dict[str, Any]:
     base: dict[str, Any] = dict.fromkeys(tables.REQUESTS)
     base |= {"phase": "phase3a", "engine": "llamacpp", "interface": "http", "configuration": "A512_B256", "state": "hit", "model": "m"}
+    base |= {"sweep": "main", "variant": "main", "request_form": "tokens", "content": "fresh"}
     base |= {"replicate": 0, "trial": 0, "burn_in": False, "order": 0, "step": step, "prompt_tokens": 10, "prompt_hash": "x"}
     base |= {"total_ms": 1.0, "token_times_ms": [], "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
     return base | values
@@ -140,7 +141,17 @@ FAST = {"settle_ms": 0, "trials": 3, "burn_in": 1}
 
 def run_aggregate(raw: Path, out: Path, *cells: str) -> subprocess.CompletedProcess[str]:
     out.mkdir(exist_ok=True)
-    command = [sys.executable, str(ROOT / "workflow/scripts/aggregate.py"), "--raw", str(raw), "--cells", *cells, "--out", str(out)]
+    command = [
+        sys.executable,
+        str(ROOT / "workflow/scripts/aggregate.py"),
+        "--raw",
+        str(raw),
+        "--cells",
+        *cells,
+        "--out",
+        str(out),
+        "--requests",
+    ]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -160,7 +171,7 @@ def test_the_program_writes_all_tables(raw: Path, tmp_path: Path) -> None:
     for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
         tables.validate(pl.read_parquet(tmp_path / "out" / f"{name}.parquet"), columns, name)
     assert pl.read_parquet(tmp_path / "out" / "requests.parquet").height == 2 * 4 * 4
-    assert "phase3a  A512_B256" in done.stdout and done.stdout.strip() == (tmp_path / "out" / "summary.txt").read_text().strip()
+    assert "phase3a  main     A512_B256" in done.stdout and done.stdout.strip() == (tmp_path / "out" / "summary.txt").read_text().strip()
 
 
 def spoil(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:

@@ -21,21 +21,48 @@ def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
 
 
 def test_a_fresh_folder_needs_everything_once(snakemake: Run, tmp_path: Path) -> None:
-    found = jobs(snakemake(tmp_path, "-n"))
+    found = jobs(snakemake(tmp_path, "-n", "--config", "experiments=main"))
     assert {rule: found[rule] for rule in ("phase1", "phase2", "phase3a", "phase3b")} == dict.fromkeys(
         ("phase1", "phase2", "phase3a", "phase3b"), 6
     )
-    once = {"model": 1, "gguf": 1, "environment": 2, "preflight": 4, "settings": 1, "aggregate": 1, "fig1": 1, "phase_panels": 4}
+    once = {
+        "model": 1,
+        "gguf": 1,
+        "environment": 2,
+        "preflight": 4,
+        "settings": 1,
+        "aggregate": 1,
+        "fig1_invalidation": 1,
+        "phase1_panels": 1,
+    }
+    once |= {"experiment": 1, "claims": 1, "converter": 1, "report": 1}
     assert {rule: found[rule] for rule in once} == once
 
 
 def test_one_figure_can_be_asked_for(snakemake: Run, tmp_path: Path) -> None:
     found = jobs(snakemake(tmp_path, "-n", "--cores", "1", "figures/fig1_invalidation.pdf"))
-    assert found["fig1"] == 1 and found["phase_panels"] == 0 and found["phase3b"] == 6
+    assert found["fig1_invalidation"] == 1 and found["phase3b_panels"] == 0 and found["phase3b"] == 6 and found["phase1"] == 6
+
+
+@pytest.mark.parametrize(
+    ("figure", "measured"),
+    [
+        ("fig2_scaling", {"phase1": 9, "phase2": 9, "phase3a": 9, "phase3b": 9}),
+        ("fig3_architectures", {"phase1": 8, "phase2": 8, "phase3a": 8, "phase3b": 8}),
+        ("fig4_cascade", {"phase1": 6, "phase2": 6, "phase3a": 10, "phase3b": 6}),
+        ("fig5_batch_size", {"phase1": 0, "phase2": 0, "phase3a": 5, "phase3b": 5}),
+        ("fig6_confound", {"phase1": 2, "phase2": 2, "phase3a": 2, "phase3b": 2}),
+    ],
+)
+def test_each_figure_needs_its_own_measurements_only(snakemake: Run, tmp_path: Path, figure: str, measured: dict[str, int]) -> None:
+    found = jobs(snakemake(tmp_path, "-n", f"figures/{figure}.pdf"))
+    assert {phase: found[phase] for phase in measured} == measured and found[figure] == 1
 
 
 def test_values_from_the_command_line(snakemake: Run, tmp_path: Path) -> None:
-    found = jobs(snakemake(tmp_path, "-n", "--config", "phases=phase3b", "model=gpt2-tiny", "trials=3", "accelerator=cpu"))
+    found = jobs(
+        snakemake(tmp_path, "-n", "--config", "phases=phase3b", "model=gpt2-tiny", "trials=3", "accelerator=cpu", "experiments=main")
+    )
     assert found["phase3b"] == 6 and found["phase1"] == 0 and found["environment"] == 1
 
 

@@ -51,6 +51,57 @@ def degradation_pct(hit: NDArray[np.float64], miss: NDArray[np.float64]) -> Esti
     return Estimate(n, None, float(effect(hit, miss, axis=-1)), None, low, high)
 
 
+@dataclass(frozen=True)
+class Line:
+    """A least-squares line y = intercept + slope x, with 95 % bootstrap intervals from resampling the points.
+
+    Attributes:
+        slope, intercept, r2: (value, low, high) each.
+        slopes, intercepts: of the resamples, shape (RESAMPLES,), for a band around the line.
+    """
+
+    n: int
+    slope: tuple[float, float, float]
+    intercept: tuple[float, float, float]
+    r2: tuple[float, float, float]
+    slopes: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
+
+    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The line's values, shape of ``x``."""
+        return np.asarray(self.intercept[0] + self.slope[0] * x)
+
+    def band(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper end of the 95 % interval of the line at each ``x``, shape (len(x),)."""
+        lines = self.intercepts[:, None] + self.slopes[:, None] * x[None, :]
+        low, high = np.percentile(lines, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
+        return low, high
+
+
+def line(x: NDArray[np.float64], y: NDArray[np.float64]) -> Line | None:
+    """Fit a line to points, shape (n,) each; None below 3 points or where all ``x`` are equal."""
+    if len(x) < 3 or np.ptp(x) == 0:
+        return None
+
+    def fit(x: Any, y: Any, axis: int = -1) -> Any:
+        dx, dy = x - x.mean(axis=axis, keepdims=True), y - y.mean(axis=axis, keepdims=True)
+        xx, yy, xy = (dx * dx).sum(axis=axis), (dy * dy).sum(axis=axis), (dx * dy).sum(axis=axis)
+        # A resample can draw one x only, or one y only: its line is not defined, and is left out below.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            slope = xy / xx
+            return np.stack([slope, y.mean(axis=axis) - slope * x.mean(axis=axis), xy * xy / (xx * yy)])
+
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(SEED)
+    result = bootstrap((x, y), fit, paired=True, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=rng)
+    drawn = result.bootstrap_distribution[:, np.isfinite(result.bootstrap_distribution).all(axis=0)]
+    low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=1)
+    values = fit(x, y)
+    slope, intercept, r2 = ((float(values[i]), float(low[i]), float(high[i])) for i in range(3))
+    return Line(len(x), slope, intercept, r2, drawn[0], drawn[1])
+
+
 def _interval(samples: tuple[NDArray[np.float64], ...], statistic: Any) -> tuple[float, float]:
     if all(np.ptp(sample) == 0 for sample in samples):  # nothing varies, nothing to resample
         value = float(statistic(*samples, axis=-1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -149,6 +150,14 @@ def read_requests(path: Path) -> pl.DataFrame:
         raise ColdprefixError(f"{path} has the schema version {version}, this coldprefix reads {SCHEMA_VERSION}")
     validate(frame, REQUESTS, str(path))
     return frame
+
+
+def read_tables(paths: Sequence[Path], columns: dict[str, tuple[pl.DataType, str]]) -> pl.DataFrame:
+    """Derived tables of the same kind, one after the other, checked. Raises ColdprefixError as `validate` does."""
+    frames = [pl.read_parquet(path) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        validate(frame, columns, str(path))
+    return pl.concat(frames)
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

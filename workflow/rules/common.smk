@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
+from coldprefix import environments
 from coldprefix.config import parse as parse_config
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import code_hash, environment_of, job_of, resolve_accelerator

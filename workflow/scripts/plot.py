@@ -1,7 +1,7 @@
-"""Draw a figure from the summary, with the rows it shows beside it.
+"""Draw a figure, with the rows it shows and its caption beside it.
 
-python plot.py fig1 --summary results/summary.parquet --provenance FILE... --style JSON --out figures/fig1_invalidation.{pdf,png,csv}
-python plot.py phase3a ...            the three panels of one phase
+python plot.py fig1_invalidation --trials FILE... --summary FILE... --provenance FILE... --style JSON --out figures/fig1_invalidation.{pdf,png,csv,txt}
+python plot.py phase3a_panels ...            the three panels of one phase
 """
 
 from __future__ import annotations
@@ -9,35 +9,51 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-import polars as pl
-
 from coldprefix import tables
 from coldprefix.config import PHASES, Figures
 from coldprefix.errors import run_main
-from coldprefix.figures import fig1_invalidation, phase_panels, style
+from coldprefix.figures import (
+    fig1_invalidation,
+    fig2_scaling,
+    fig3_architectures,
+    fig4_cascade,
+    fig5_batch_size,
+    fig6_confound,
+    phase_panels,
+    style,
+)
+
+FIGURES: dict[str, Callable[[style.Measured, Figures], style.Drawing]] = {
+    "fig1_invalidation": fig1_invalidation.draw,
+    "fig2_scaling": fig2_scaling.draw,
+    "fig3_architectures": fig3_architectures.draw,
+    "fig4_cascade": fig4_cascade.draw,
+    "fig5_batch_size": fig5_batch_size.draw,
+    "fig6_confound": fig6_confound.draw,
+    **{f"{phase}_panels": partial(phase_panels.draw, phase=phase) for phase in PHASES},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figure", choices=["fig1", *PHASES])
-    parser.add_argument("--summary", type=Path, required=True)
+    parser.add_argument("figure", choices=FIGURES)
+    parser.add_argument("--trials", type=Path, nargs="+", required=True)
+    parser.add_argument("--summary", type=Path, nargs="+", required=True)
     parser.add_argument("--provenance", type=Path, nargs="+", required=True)
     parser.add_argument("--style", required=True, help="the section `figures` of config.yaml as JSON")
     parser.add_argument("--out", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
     settings = Figures.model_validate_json(arguments.style)
-    summary = pl.read_parquet(arguments.summary)
-    tables.validate(summary, tables.SUMMARY, str(arguments.summary))
+    trials = tables.read_tables(arguments.trials, tables.TRIALS)
+    summary = tables.read_tables(arguments.summary, tables.SUMMARY)
     provenance = [json.loads(path.read_text()) for path in arguments.provenance]
-    if arguments.figure == "fig1":
-        figure, rows = fig1_invalidation.draw(summary, provenance, settings)
-    else:
-        figure, rows = phase_panels.draw(summary, provenance, settings, arguments.figure)
-    style.save(figure, rows, arguments.out, settings)
+    style.save(FIGURES[arguments.figure](style.Measured(trials, summary, provenance), settings), arguments.out, settings)
 
 
 if __name__ == "__main__":

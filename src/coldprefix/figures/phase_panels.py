@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from coldprefix.config import PHASES, Figures
@@ -17,11 +16,11 @@ from coldprefix.figures import style
 WIDTH = 0.38
 
 
-def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], settings: Figures, phase: str) -> tuple[Figure, pl.DataFrame]:
-    """Draw the panels of ``phase``. Returns the figure with the rows it shows."""
+def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
+    """Draw the panels of ``phase``."""
     style.apply(settings)
-    summary = summary.filter(pl.col("phase") == phase)
-    provenance = [r for r in provenance if r["job"]["phase"] == phase]
+    data = data.of(sweep="main", phase=phase)
+    summary, provenance = data.summary, data.provenance
     lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
     figure, axes = plt.subplots(1, 3, figsize=(settings.text_in, 2.4))
     http = PHASES[phase][1] == "http"
@@ -36,8 +35,10 @@ def draw(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], setting
         panel.set_ylim(bottom=0)
         panel.set_ylim(top=panel.get_ylim()[1] * (1.5 if http and panel is axes[0] else 1.3))  # room for the legend
     figure.suptitle(f"{style.backend_title(phase)} ({phase})", fontsize=settings.font_pt)
-    style.note(figure, style.measured_note(summary, provenance), settings.font_pt)
-    return figure, rows
+    style.note(figure, style.measured_note(data), settings.font_pt)
+    text = f"{style.backend_title(phase)}: time to first token{' (stacked: one answer, and what streaming adds)' if http else ''}, throughput after"
+    text += " the first token, and the warm-up of [A, B] in a cold cache and again after a query. Medians with 95 % bootstrap intervals;"
+    return style.Drawing(figure, rows, style.caption(data, text))
 
 
 def _bars(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], metric: str, legend: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,41 @@ from coldprefix.config import PHASES, Figures
 HIT, MISS = "#0072B2", "#D55E00"
 COLOURS = {"hit": HIT, "miss": MISS}
 HATCHES = {"hit": "", "miss": "////"}
+# One colour and marker for each backend in all figures, none of them the colour of a state.
+BACKEND_COLOURS = {"phase1": "#009E73", "phase2": "#56B4E9", "phase3a": "#E69F00", "phase3b": "#CC79A7"}
+BACKEND_MARKERS = {"phase1": "o", "phase2": "s", "phase3a": "^", "phase3b": "D"}
 ENGINES = {"vllm": "vLLM", "llamacpp": "llama.cpp"}
 INTERFACES = {"http": "HTTP", "python": "Python"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a figure is drawn from: trials (tables.TRIALS), summary (tables.SUMMARY), and a provenance record per cell."""
+
+    trials: pl.DataFrame
+    summary: pl.DataFrame
+    provenance: Sequence[Mapping[str, Any]]
+
+    @property
+    def phases(self) -> list[str]:
+        """The backends measured, in the order of the study."""
+        found = set(self.trials["phase"])
+        return [phase for phase in PHASES if phase in found]
+
+    def of(self, **keys: Any) -> Measured:
+        """The part with these values of sweep, variant, phase and so on."""
+        wanted = [pl.col(key) == value for key, value in keys.items()]
+        records = [r for r in self.provenance if all(r["job"][key] == value for key, value in keys.items())]
+        return Measured(self.trials.filter(wanted), self.summary.filter(wanted), records)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the rows it shows, and its caption: what is shown, and of how many trials."""
+
+    figure: Figure
+    rows: pl.DataFrame
+    caption: str
 
 
 def backend_title(phase: str) -> str:
@@ -91,33 +125,52 @@ def note(figure: Figure, text: str, size: float) -> None:
     figure.supxlabel(text, fontsize=size - 2, color="#444444", x=0.01, ha="left")
 
 
-def measured_note(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]], wrap: bool = False) -> str:
-    """E.g. "gpt2-standin (random weights); Xeon, 2 threads; medians of 12 trials, 95 % bootstrap intervals"."""
+def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Weights and machine, e.g. "gpt2-standin (random weights)" and "Xeon, 2 threads"."""
     models = {r["job"]["model"]["name"]: r["job"]["model"]["source"] for r in provenance}
     names = ", ".join(name + (" (random weights)" if source == "standin" else "") for name, source in models.items())
     host, job = provenance[0]["host"], provenance[0]["job"]
     machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
-    n = summary.filter(pl.col("metric") == "ttft_ms")["n"]
-    fewest, most = min(n.to_list()), max(n.to_list())
-    trials = str(fewest) if fewest == most else f"{fewest} to {most}"
-    rejected = int(summary.filter(pl.col("metric") == "ttft_ms")["n_rejected"].sum())
-    left_out = f", {rejected} rejected" if rejected else ""
+    return names, machine
+
+
+def counted(trials: pl.DataFrame) -> str:
+    """E.g. "12 trials a cell, 3 rejected"."""
+    n = trials.filter("valid").group_by("phase", "variant", "configuration", "state").len()["len"].to_list() or [0]
+    fewest, most = min(n), max(n)
+    rejected = trials.filter(~pl.col("burn_in") & pl.col("rejection").is_not_null()).height
+    cell = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{cell} trials a cell" + (f", {rejected} rejected" if rejected else "")
+
+
+def measured_note(data: Measured, wrap: bool = False, bars: str = "Medians of {}; bars: 95 % bootstrap interval.") -> str:
+    """E.g. "gpt2-standin (random weights); Xeon, 2 threads; medians of 12 trials a cell; bars: 95 % bootstrap interval"."""
+    names, machine = where(data.provenance)
     gap = "\n" if wrap else " "
-    return f"Weights: {names}.{gap}{machine}.{gap}Medians of {trials} trials{left_out}; bars: 95 % bootstrap interval."
+    return f"Weights: {names}.{gap}{machine}.{gap}{bars.format(counted(data.trials))}"
 
 
-def save(figure: Figure, rows: pl.DataFrame, paths: Iterable[Path], settings: Figures) -> None:
-    """Write a figure in the formats its paths name, .csv for the drawn rows. Two runs over the same data write the same bytes."""
+def caption(data: Measured, text: str) -> str:
+    """``text`` with what every caption must say: trials, weights, machine."""
+    names, machine = where(data.provenance)
+    n = int(data.trials.filter("valid").height)
+    return f"{text} {counted(data.trials)}, {n} valid in all; {names}; {machine}."
+
+
+def save(drawing: Drawing, paths: Iterable[Path], settings: Figures) -> None:
+    """Write a figure in the formats its paths name, .csv for the drawn rows, .txt for the caption. Two runs over the same data write the same bytes."""
     for path in paths:
         partial = path.with_name(f".{path.stem}.part{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if path.suffix == ".csv":
-                rows.write_csv(partial)
+                drawing.rows.write_csv(partial)
+            elif path.suffix == ".txt":
+                partial.write_text(drawing.caption + "\n")
             else:
                 metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-                figure.savefig(partial, dpi=settings.png_dpi, metadata=metadata)
+                drawing.figure.savefig(partial, dpi=settings.png_dpi, metadata=metadata)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    plt.close(figure)
+    plt.close(drawing.figure)

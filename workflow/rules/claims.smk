@@ -1,0 +1,49 @@
+# What the data say about the study's claims, the report, and two runs side by side.
+CLAIMS = str(Path(workflow.basedir) / "claims.yaml")
+
+
+rule converter:
+    output:
+        "results/setup/converter_refusal.json",
+    params:
+        source=environments.llamacpp_source_key(),
+        key=environments.environment_key("convert"),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/try_converter.py --out {output:q}"
+
+
+rule claims:
+    input:
+        trials="results/trials.parquet",
+        provenance=raw(JOBS, "provenance.json"),
+        converter=(
+            rules.converter.output
+            if "llamacpp" in {j.engine for j in JOBS.values()}
+            else []
+        ),
+    output:
+        table="results/claims.parquet",
+        page="results/claims.md",
+    params:
+        claims=environments.sha256_of(Path(CLAIMS).read_bytes()),
+        code=code_hash("claims.py", "statistics.py", "tables.py"),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/check_claims.py --claims {CLAIMS:q} --trials {input.trials:q} --converter results/setup/converter_refusal.json"
+        " --out {output.table:q} --markdown {output.page:q} --provenance {input.provenance:q}"
+
+
+rule report:
+    input:
+        rules.aggregate.output,
+        rules.claims.output,
+        expand("figures/{name}.{format}", name=FIGURES, format=FORMATS),
+        provenance=raw(JOBS, "provenance.json"),
+    output:
+        "results/report.html",
+    params:
+        figures=[f"figures/{name}.png" for name in FIGURES],
+        code=code_hash("report.py", "report.html.jinja", "tables.py"),
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/build_report.py --requests results/requests.parquet --trials results/trials.parquet"
+        " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
+        " --out {output:q} --provenance {input.provenance:q}"
