@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures test check docs lock
+.PHONY: help setup figures report test check docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -12,6 +12,9 @@ setup:  ## the environment that holds Snakemake; then: . .venv/bin/activate
 
 figures: setup  ## set up, measure, aggregate, draw
 	@$(RUN) snakemake
+
+report: setup  ## the same, and results/report.html: everything in one file
+	@$(RUN) snakemake results/report.html
 
 test: setup  ## all tests
 	@$(RUN) python -m pytest

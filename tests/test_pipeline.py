@@ -329,3 +329,46 @@ def test_a_repeated_miss_in_a_single_slot_stays_a_miss(finished: Path, run: Run,
     assert done.returncode == 0, done.stderr[-3000:]
     trials = pl.read_parquet(tmp_path / "results" / "trials.parquet").filter("valid")
     assert set(trials.filter(pl.col("state") == "miss")["query_cached_tokens"]) == {0}
+
+
+@pytest.fixture(scope="module")
+def swept(snakemake: Run, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """Requests of three sweeps on llama-server, and of a chat cell of `vllm serve`."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    shutil.copytree(finished / "models", folder / "models")
+    arguments = ["--configfile", str(finished / "tiny.yaml"), "--config", "experiments=request_form,slots,host_tier"]
+    done = snakemake(folder, *arguments, "phases=phase1,phase3a", "--until", "phase3a")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    done = snakemake(folder, "results/raw/phase1/request_form/chat/A384_B256/hit/requests.parquet", *arguments, "phases=phase1,phase3a")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return pl.concat([tables.read_requests(path) for path in folder.glob("results/raw/**/requests.parquet")])
+
+
+def of(requests: pl.DataFrame, **keys: str) -> pl.DataFrame:
+    return requests.filter(*(pl.col(key) == value for key, value in keys.items()))
+
+
+def test_text_and_chat_are_verified_by_the_engine_s_own_tokenizer(swept: pl.DataFrame) -> None:
+    for phase, form in (("phase3a", "text"), ("phase3a", "chat"), ("phase1", "chat")):
+        cell = of(swept, phase=phase, variant=f"request_form/{form}", state="hit")
+        queries = cell.filter(pl.col("step").is_in(["query", "stream"]))
+        assert queries.height == 10 and (queries["cached_tokens"] == queries["intended_cached_tokens"]).all()
+        assert (queries["prompt_tokens"] != 648).any(), "the text has another length than the ids it was made from"
+        # vLLM's tiny model may send two tokens in the first chunk; nothing else may be wrong.
+        assert not [r for r in cell["rejection"].drop_nulls() if "first chunk carried" not in r]
+    heads = set(of(swept, variant="request_form/chat", phase="phase3a", state="miss", step="query")["cached_tokens"])
+    assert len(heads) == 1 and 1 < heads.pop() < 20, "a chat miss reuses the template's head and nothing else"
+
+
+def test_four_slots_on_1024_cells(swept: pl.DataFrame) -> None:
+    refused = of(swept, variant="slots/split_256")
+    assert (
+        refused["rejection"].str.contains("exceeds the available context size").all() and refused["total_ms"].null_count() == refused.height
+    )
+    assert set(of(swept, variant="slots/unified_1024", step="rewarm")["cached_tokens"]) == {0}, "the pool is too small for both prompts"
+    assert set(of(swept, variant="slots/split_1024", step="rewarm")["cached_tokens"]) == {767}, "another slot took the miss"
+
+
+def test_a_host_memory_tier_brings_the_prefix_back(swept: pl.DataFrame) -> None:
+    assert set(of(swept, variant="host_tier/off", state="miss", step="rewarm")["cached_tokens"]) == {0}
+    assert set(of(swept, variant="host_tier/on", state="miss", step="rewarm")["cached_tokens"]) == {767}

@@ -70,6 +70,11 @@ class Effect:
     low: float | None
     high: float | None
 
+    def map(self, function: Callable[[float], float]) -> Effect:
+        """The effect of a monotonic function of it; a falling one swaps the ends."""
+        ends = sorted(function(v) for v in (self.low, self.high) if v is not None)
+        return Effect(function(self.value), *ends) if len(ends) == 2 else Effect(function(self.value), None, None)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -197,8 +202,7 @@ def ratio_of(over: Sample, under: Sample) -> Effect | None:
     if (under.values <= 0).any():
         return None
     found = degradation_pct(under.values, over.values)
-    assert found.median is not None
-    return Effect(*(None if v is None else 1 + v / 100 for v in (found.median, found.ci_low, found.ci_high)))  # type: ignore[arg-type]
+    return effect_of(found).map(lambda pct: 1 + pct / 100)
 
 
 def median_of(values: pl.Series) -> float | None:
@@ -599,7 +603,7 @@ def _repeated_note(data: Data, phase: PhaseName, variant: str, configuration: st
         return Part(phase)
     reused, length, ms = (median_of(used[c]) or 0.0 for c in ("query_cached_tokens", "query_prompt_tokens", "query_ms"))
     rejected = used["query_rejection"].is_not_null().sum()
-    text = f"with repeated prompts a 'miss' of {phase} reuses {reused:.0f} of {length:.0f} tokens and takes {show(ms)} ms"  # type: ignore[arg-type]
+    text = f"with repeated prompts a 'miss' of {phase} reuses {reused:.0f} of {length:.0f} tokens and takes {show(ms)} ms"
     return Part(phase, text=f"{text} ({len(used)} trials, {rejected} of them rejected as misses)", cells=(str(cell),), n=len(used))
 
 
@@ -651,8 +655,8 @@ def no_partial_reuse(p: PartialReuseParameters, threshold: float, data: Data) ->
             continue
         effect = effect_of(estimate((100 * used[column] / used[warm]).to_numpy()))
         agrees = between(effect, -math.inf, threshold)
-        after, length, reused = (used[c].median() for c in ("rewarm_cached_tokens", warm, column))
-        text = f"{hit.configuration}: {reused:.0f} of {used['query_prompt_tokens'].median():.0f} tokens"
+        after, length, reused, whole = (median_of(used[c]) for c in ("rewarm_cached_tokens", warm, column, "query_prompt_tokens"))
+        text = f"{hit.configuration}: {reused:.0f} of {whole:.0f} tokens"
         if after is not None:
             text += f", and {after:.0f} of {length:.0f} by the re-warm, when the slot held a longer prompt"
         rejected = used["rejection"].is_not_null().sum()
@@ -684,9 +688,10 @@ def kv_bytes_per_token(p: KvBytesParameters, threshold: float, data: Data) -> Ou
             parts.append(Part(phase, missing=f"{phase} {ran}; the claim is about {' and '.join(p.models)}, as an engine reports it"))
             continue
         bytes_found = [float(value) for _, value in values]
-        difference = Effect(*(f(bytes_found) - p.bytes_per_token for f in (np.median, min, max)))  # type: ignore[operator]
-        total = float(np.median(bytes_found)) * p.cells / 2**20
-        text = f"{show(float(np.median(bytes_found)))} bytes reported in {len(values)} cells, {show(total)} MiB for {p.cells} tokens"
+        middle = float(np.median(bytes_found))
+        difference = Effect(middle, min(bytes_found), max(bytes_found)).map(lambda found: found - p.bytes_per_token)
+        total = middle * p.cells / 2**20
+        text = f"{show(middle)} bytes reported in {len(values)} cells, {show(total)} MiB for {p.cells} tokens"
         positions = min(int(r["job"]["model"]["positions"]) for r in records)
         text += f", of which this model can use {positions}" if positions < p.cells else ""
         agrees = between(difference, -threshold, threshold)
@@ -714,11 +719,11 @@ def slots_evict_prefix(p: SlotsParameters, threshold: float, data: Data) -> Outc
     lead = "Share of the warm prefix that is lost where slots share the context"
     part = missing_part(p.phase, reused)
     if part is None:
-        length = data.counted(control).filter("valid")["warmup_prompt_tokens"].median()
+        length = median_of(data.counted(control).filter("valid")["warmup_prompt_tokens"])
         counts = f"the re-warm reuses {show(reused[0].median)} tokens, {show(reused[1].median)} in the control with room for all"
         cells, n = (reused[0].cell, reused[1].cell), len(reused[0].values) + len(reused[1].values)
         loss = ratio_of(*reused)
-        if loss is None or (isinstance(length, float) and reused[1].median < length / 2):
+        if loss is None or (length is not None and reused[1].median < length / 2):
             part = Part(p.phase, cells=cells, n=n, missing=f"a control that keeps the prefix: {counts}")
         else:
             times = [data.sample(cell, "rewarm_ms") for cell in (shared, control)]
@@ -726,8 +731,7 @@ def slots_evict_prefix(p: SlotsParameters, threshold: float, data: Data) -> Outc
                 counts += (
                     f" and takes {show_effect(ratio_of(*times), 'x')} as long ({show(times[0].median)} and {show(times[1].median)} ms)"
                 )
-            kept, low, high = loss.value, loss.low, loss.high
-            effect = Effect(100 * (1 - kept), None if high is None else 100 * (1 - high), None if low is None else 100 * (1 - low))
+            effect = loss.map(lambda kept: 100 * (1 - kept))
             part = Part(p.phase, between(effect, *limits("at_least", threshold)), effect, counts, cells, n)
     return combine([part], threshold, lead, "%", extra=extra)
 

@@ -208,6 +208,17 @@ class Figures(Strict):
     png_dpi: int = Field(ge=50, le=1200)
 
 
+class Compare(Strict):
+    """Two runs to set side by side: `snakemake compare`."""
+
+    one: str = Field(min_length=1, description="Folder of results of one run.")
+    other: str = Field(min_length=1, description="Folder of results of the other.")
+    names: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=["one", "other"], min_length=2, max_length=2)
+    vary: Annotated[list[Literal["host", "engine", "settings", "code", "protocol"]], BeforeValidator(_as_list)] = Field(
+        default=[], description="What may differ between the runs; anything else that does is refused."
+    )
+
+
 class Config(Strict):
     """config.yaml."""
 
@@ -250,6 +261,7 @@ class Config(Strict):
     vllm: Vllm
     timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")
     start_timeout_s: float = Field(gt=0, description="Longest wait for a server to be ready, in seconds.")
+    compare: Compare | None = Field(default=None, description="Two runs to set side by side, for `snakemake compare`.")
     figures: Figures
     models: dict[Name, Model] = Field(min_length=1)
 

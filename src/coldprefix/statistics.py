@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +92,12 @@ def line(x: NDArray[np.float64], y: NDArray[np.float64]) -> Line | None:
             slope = xy / xx
             return np.stack([slope, y.mean(axis=axis) - slope * x.mean(axis=axis), xy * xy / (xx * yy)])
 
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
-    rng = np.random.default_rng(SEED)
-    result = bootstrap((x, y), fit, paired=True, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # of the undefined resamples, which are left out below
+        rng = np.random.default_rng(SEED)
+        result = bootstrap((x, y), fit, paired=True, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=rng)
     drawn = result.bootstrap_distribution[:, np.isfinite(result.bootstrap_distribution).all(axis=0)]
     low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=1)
     values = fit(x, y)

@@ -47,3 +47,28 @@ rule report:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --requests results/requests.parquet --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
         " --out {output:q} --provenance {input.provenance:q}"
+
+
+if CONFIG.compare is not None:
+
+    rule compare:
+        input:
+            [
+                str(file)
+                for folder in (CONFIG.compare.one, CONFIG.compare.other)
+                for file in sorted(Path(folder).rglob("requests.parquet"))
+            ],
+        output:
+            expand(
+                "results/compare/comparison.{format}",
+                format=["parquet", "csv", "txt", "pdf", "png"],
+            ),
+        params:
+            compare=CONFIG.compare,
+            names=CONFIG.compare.names,
+            vary=[f"--vary={axis}" for axis in CONFIG.compare.vary],
+            style=CONFIG.figures.model_dump_json(),
+            code=code_hash("compare.py", "figures/comparison.py", "figures/style.py"),
+        shell:
+            "{PYTHON:q} {SCRIPTS:q}/compare_runs.py --one {params.compare.one:q} --other {params.compare.other:q}"
+            " --names {params.names:q} {params.vary:q} --out results/compare"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
@@ -18,7 +19,7 @@ from coldprefix import environments, models
 from coldprefix.config import StandinModel
 from coldprefix.errors import run_main
 
-ARCHITECTURE = "OPTForCausalLM"
+ARCHITECTURE: Literal["OPTForCausalLM"] = "OPTForCausalLM"
 
 
 def main() -> None:

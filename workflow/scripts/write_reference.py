@@ -12,14 +12,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from pydantic import BaseModel
 
 from coldprefix import tables
-from coldprefix.config import Config, Figures, HubModel, LlamaCpp, Override, StandinModel, Vllm
+from coldprefix.config import Compare, Config, Figures, HubModel, LlamaCpp, Override, StandinModel, Sweep, Variant, Vllm
 from coldprefix.environments import ROOT
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", Config),
     ("cells.PATTERN", Override),
+    ("sweeps.NAME", Sweep),
+    ("sweeps.NAME.variants.NAME", Variant),
     ("llamacpp", LlamaCpp),
     ("vllm", Vllm),
+    ("compare", Compare),
     ("figures", Figures),
     ("models.NAME (source: standin)", StandinModel),
     ("models.NAME (source: hub)", HubModel),

@@ -92,8 +92,8 @@ def _limit(data: style.Measured, top: Axes, bottom: Axes, settings: Figures, lab
     ubatch = data.provenance[0]["in_force"].get("ubatch_tokens") if data.provenance else None
     if ubatch is None:
         return
-    for panel in (top, bottom):
-        panel.axvline(ubatch, color="#777777", linewidth=0.7, linestyle=":")
+    for panel, height in ((top, 0.68), (bottom, 1.0)):  # above it stand the fit's numbers
+        panel.axvline(ubatch, ymax=height, color="#777777", linewidth=0.7, linestyle=":")
     if label:
         size = settings.font_pt - 2
         top.annotate("n_ubatch", (ubatch, 0), (2, 3), textcoords="offset points", fontsize=size, color="#555555")

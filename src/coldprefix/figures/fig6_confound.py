@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.lines import Line2D
@@ -40,7 +42,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     )
     axes[0][0].set_ylabel("time of a miss (ms)")
     axes[1][0].set_ylabel("tokens reused,\nsays the engine")
-    grey = {"color": "#555555", "marker": "o", "markersize": 3.5, "linewidth": 0.9}
+    grey: dict[str, Any] = {"color": "#555555", "marker": "o", "markersize": 3.5, "linewidth": 0.9}
     handles = [
         Line2D([], [], linestyle="-", label="fresh prompts", **grey),
         Line2D([], [], linestyle="--", markerfacecolor="white", label="repeated prompts", **grey),

@@ -1,0 +1,53 @@
+"""Test the claims of claims.yaml on the data, each against its threshold.
+
+python check_claims.py --claims claims.yaml --trials results/trials.parquet --provenance FILE... [--converter FILE]
+    --out results/claims.parquet --markdown results/claims.md
+
+Writes the table and a page to read, and prints the verdicts. A refuted claim is a result: the exit code is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+import polars as pl
+
+from coldprefix import claims, tables
+from coldprefix.errors import ColdprefixError, run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--claims", type=Path, required=True)
+    parser.add_argument("--trials", type=Path, required=True)
+    parser.add_argument("--provenance", type=Path, nargs="+", required=True, help="provenance.json of the cells")
+    parser.add_argument("--converter", type=Path, help="what llama.cpp's converter said; may be missing")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--markdown", type=Path, required=True)
+    arguments = parser.parse_args()
+    listed = claims.load(arguments.claims)
+    try:
+        trials = pl.read_parquet(arguments.trials)
+        provenance = [json.loads(path.read_text()) for path in arguments.provenance]
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ColdprefixError(f"cannot read the trials or their provenance: {error}. Run snakemake again to make them anew.") from None
+    tables.validate(trials, tables.TRIALS, str(arguments.trials))
+    table = claims.check_all(listed, trials, provenance, claims.read_converter(arguments.converter))
+    tables.write_parquet(table, arguments.out)
+    arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
+    partial = arguments.markdown.with_name(f".{arguments.markdown.name}.part")
+    try:
+        partial.write_text(claims.as_markdown(table), encoding="utf-8")
+        partial.replace(arguments.markdown)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"\n{claims.as_text(table)}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
