@@ -408,9 +408,10 @@ def linear_in_computed_tokens(p: LinearParameters, threshold: float, data: Data)
             residuals[float(length)] = (ends[0], beyond) if expected > 0 else (math.inf, True)
         judged = {length: r for length, r in residuals.items() if length >= p.from_tokens}
         effect = Effect(*fit.r2)
-        agrees = between(effect, threshold, math.inf)
+        agrees, bent = between(effect, threshold, math.inf), ""
         if any(beyond for _, beyond in judged.values()):
             agrees = False
+            bent = ", so the line bends although R2 passes" if effect.low is not None and effect.low >= threshold else ""
         elif any(abs(deviation) > p.largest_residual_pct for deviation, _ in judged.values()) or not judged:
             agrees = None if agrees else agrees
         text = f"{show(fit.slope[0])} ms a token from {show(fit.intercept[0])} ms at none"
@@ -419,7 +420,7 @@ def linear_in_computed_tokens(p: LinearParameters, threshold: float, data: Data)
             text += f", largest deviation of a median {judged[worst][0]:+.0f} % at {worst:.0f} tokens"
         broken = [f"{length:.0f}" for length, (deviation, _) in judged.items() if abs(deviation) > p.largest_residual_pct]
         short = {length: r for length, r in residuals.items() if length < p.from_tokens}
-        text += f", beyond {show(p.largest_residual_pct)} % at {', '.join(broken)} tokens" if broken else ""
+        text += f", beyond {show(p.largest_residual_pct)} % at {', '.join(broken)} tokens{bent}" if broken else ""
         text += "".join(f", not judged: {deviation:+.0f} % at {length:.0f} tokens" for length, (deviation, _) in short.items())
         names = used["configuration"].unique(maintain_order=True)
         parts.append(Part(phase, agrees, effect, text, tuple(f"{phase}/{p.variant}/{c}/{p.state}" for c in names), len(used)))
@@ -558,15 +559,17 @@ def binaries_explain_gap(p: BinariesParameters, threshold: float, data: Data) ->
     again = {phase: _repeated(phase, p.repeated, p.repeated_configuration) for phase in (p.http, p.python)}
     samples = {phase: data.sample(cell, "query_ms", unverified=True, from_trial=1) for phase, cell in again.items()}
     gap = _ratio_part("gap with repeated prompts", samples[p.python], samples[p.http], limits("at_least", threshold))
-    # What the residual is made of: a sentence that decides nothing.
     extra = [Part("libraries", text=f"{p.http} and {p.python} mapped {'identical' if same else 'different'} libraries (sha256)")]
-    extra += [Part("residual", text=text) for text in [_residual_text(p, data, residuals)] if text]
+    told = tuple(cell for part in residuals for cell in part.cells)
+    extra.append(Part("residual", text=_residual_text(p, data, residuals), cells=told, n=sum(part.n for part in residuals)))
     if not same:
+        extra[-1] = Part("residual", text=extra[-1].text)  # its rows are those of the parts
         return combine(residuals, threshold, f"Miss TTFT with fresh prompts, {p.python} over {p.http}", "x", every=False, extra=extra)
     extra.append(_repeated_note(data, p.http, p.repeated, p.repeated_configuration))
     # With identical libraries, a gap of either kind is one that they cannot have made.
-    shown = [Part(**{**vars(part), "agrees": False if part.agrees else None}) for part in (gap, *residuals)]
-    return combine([shown[0], *(r for r in shown[1:] if r.agrees is False)], threshold, f"{p.python} over {p.http}", "x", extra=extra)
+    against = [Part(**{**vars(part), "agrees": False}) for part in (gap, *residuals) if part.agrees]
+    open_gap = Part(**{**vars(gap), "agrees": None})
+    return combine(against or [open_gap], threshold, f"{p.python} over {p.http}", "x", extra=extra)
 
 
 def _residual_text(p: BinariesParameters, data: Data, residuals: Sequence[Part]) -> str:
