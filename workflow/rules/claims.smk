@@ -42,9 +42,9 @@ rule report:
         "results/report.html",
     params:
         figures=[f"figures/{name}.png" for name in FIGURES],
-        code=code_hash("report.py", "report.html.jinja", "tables.py"),
+        code=code_hash("report.py", "report.html.jinja", "report.js", "tables.py"),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/build_report.py --requests results/requests.parquet --trials results/trials.parquet"
+        "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
         " --out {output:q} --provenance {input.provenance:q}"
 
@@ -66,9 +66,9 @@ if CONFIG.compare is not None:
         params:
             compare=CONFIG.compare,
             names=CONFIG.compare.names,
-            vary=[f"--vary={axis}" for axis in CONFIG.compare.vary],
+            vary=CONFIG.compare.vary,
             style=CONFIG.figures.model_dump_json(),
             code=code_hash("compare.py", "figures/comparison.py", "figures/style.py"),
         shell:
             "{PYTHON:q} {SCRIPTS:q}/compare_runs.py --one {params.compare.one:q} --other {params.compare.other:q}"
-            " --names {params.names:q} {params.vary:q} --out results/compare"
+            " --names {params.names:q} --vary {params.vary:q} --style {params.style:q} --out results/compare"

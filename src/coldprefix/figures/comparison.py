@@ -1,0 +1,52 @@
+"""Two runs side by side: the ratio of TTFT per cell, with its interval, on a logarithmic axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import polars as pl
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from coldprefix.config import Figures
+from coldprefix.figures import style
+
+
+def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str], settings: Figures) -> style.Drawing:
+    """Draw a panel per backend, a line per cell that both runs have: other / one."""
+    style.apply(settings)
+    rows = comparison.filter((pl.col("metric") == "ttft_ms") & pl.col("ratio").is_not_null())
+    phases = [phase for phase in style.BACKEND_COLOURS if phase in set(rows["phase"])]
+    longest = max((rows.filter(pl.col("phase") == phase).height for phase in phases), default=1)
+    figure, axes = plt.subplots(1, max(1, len(phases)), figsize=(settings.text_in, 0.9 + 0.16 * longest), squeeze=False, sharex=True)
+    for panel, phase in zip(axes[0], phases, strict=False):
+        cells = list(rows.filter(pl.col("phase") == phase).sort("variant", "configuration", "state").iter_rows(named=True))
+        for y, row in enumerate(reversed(cells)):
+            low, high = (row["ratio"] if row[end] is None else row[end] for end in ("ratio_low", "ratio_high"))
+            marker = "o" if row["state"] == "hit" else "s"
+            panel.plot([low, high], [y, y], color=style.COLOURS[row["state"]], linewidth=1)
+            panel.plot(row["ratio"], y, marker, color=style.COLOURS[row["state"]], markersize=3.5)
+        labels = [r["configuration"] if r["variant"] == "main" else f"{r['variant']} {r['configuration']}" for r in reversed(cells)]
+        panel.set_yticks(range(len(cells)), labels, fontsize=settings.font_pt - 2)
+        panel.axvline(1, color="black", linewidth=0.6)
+        panel.set_title(style.backend_title(phase))
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+    if phases:
+        ends = [value for row in rows.iter_rows(named=True) for value in (row["ratio"], row["ratio_low"], row["ratio_high"]) if value]
+        low, high = min([*ends, 0.9]), max([*ends, 1.1])
+        axes[0][0].set_xlim(low / 1.05, high * 1.05)
+        ticks = [
+            t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 1, 1.1, 1.25, 2, 5, 10, 20, 50, 100) if low / 1.05 <= t <= high * 1.05
+        ]
+        axes[0][0].set_xticks(ticks if high / low < 2 else [t for t in ticks if t not in (0.8, 0.9, 1.1, 1.25)])
+    figure.supxlabel(f"time to first token, {names[1]} / {names[0]}", fontsize=settings.font_pt)
+    handles = [
+        Line2D([], [], color=style.COLOURS[s], marker=m, markersize=3.5, linewidth=1, label=f"cache {s}")
+        for s, m in (("hit", "o"), ("miss", "s"))
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    text = f"Time to first token of {names[1]} over {names[0]}, per cell, with 95 % bootstrap intervals. What differs: {'; '.join(differing) or 'nothing declared'}."
+    return style.Drawing(figure, comparison, text)

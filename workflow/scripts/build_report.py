@@ -1,0 +1,44 @@
+"""Put everything into one HTML file that works offline.
+
+python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --provenance FILE... --out results/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+import polars as pl
+
+from coldprefix import report, tables
+from coldprefix.errors import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=Path, required=True)
+    parser.add_argument("--summary", type=Path, required=True)
+    parser.add_argument("--claims", type=Path)
+    parser.add_argument("--figures", type=Path, nargs="*", default=[], help="PNG files, with .csv and .txt beside each")
+    parser.add_argument("--provenance", type=Path, nargs="+", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    trials = tables.read_tables([arguments.trials], tables.TRIALS)
+    summary = tables.read_tables([arguments.summary], tables.SUMMARY)
+    claims = pl.read_parquet(arguments.claims) if arguments.claims else None
+    provenance = [json.loads(path.read_text()) for path in arguments.provenance]
+    page = report.build(trials, summary, claims, provenance, arguments.figures)
+    partial = arguments.out.with_name(f".{arguments.out.name}.part")
+    try:
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(arguments.out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
