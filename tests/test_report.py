@@ -50,12 +50,11 @@ def page(values: Values, tmp_path: Path) -> Path:
     checked = pl.DataFrame(
         [
             empty | {"id": "C5", "statement": EVIL, "original_status": "stated", "verdict": "refuted", "effect": 345.9, "effect_low": 340.0,
-                     "effect_high": 350.0, "unit": "%", "threshold": "10 %", "reason": "drift", "finding": "It pays.", "rows": ["phase2/A512_B256/miss"], "n": 3},
-            empty | {"id": "C1", "statement": "s", "original_status": "withdrawn", "verdict": "not decided", "threshold": "0", "reason": "r",
+                     "effect_high": 350.0, "unit": "%", "threshold": 10.0, "threshold_reason": "drift", "finding": "It pays.", "rows": ["phase2/A512_B256/miss"], "n": 3},
+            empty | {"id": "C1", "statement": "s", "original_status": "withdrawn", "verdict": "not decided", "threshold": 0.0, "threshold_reason": "r",
                      "finding": "nothing measured", "rows": [], "n": 0},
         ],
-        schema_overrides={"rows": pl.List(pl.String()), "effect": pl.Float64},
-        infer_schema_length=None,
+        schema=tables.schema(claims.CLAIMS),
     )  # fmt: skip
     path = tmp_path / "report.html"
     path.write_text(report.build(trials, summary, checked, provenance, [figure]), encoding="utf-8")

@@ -108,13 +108,9 @@ def _claims(claims: pl.DataFrame | None, drawn: set[str]) -> list[dict[str, Any]
     for row in claims.iter_rows(named=True):
         figure = FIGURE_OF.get(row["id"].rstrip("abcdefgh"))
         effect = with_interval(row["effect"], row["effect_low"], row["effect_high"])
-        rows.append(
-            row
-            | {
-                "figure": figure if figure in drawn else None,
-                "effect_text": f"{effect} {row['unit']}" if row["effect"] is not None else "–",
-            }
-        )
+        more = {"figure": figure if figure in drawn else None, "threshold_text": f"{number(row['threshold'])} {row['unit'] or ''}".strip()}
+        more["effect_text"] = f"{effect} {row['unit']}" if row["effect"] is not None else "–"
+        rows.append(row | more)
     return rows
 
 
