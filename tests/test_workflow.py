@@ -67,7 +67,7 @@ def test_values_from_the_command_line(snakemake: Run, tmp_path: Path) -> None:
 
 
 def test_a_second_file_holds_only_what_differs(snakemake: Run, tmp_path: Path) -> None:
-    (tmp_path / "my.yaml").write_text("phases: [phase3a]\nllamacpp: {host_cache_mib: 64}\n")
+    (tmp_path / "my.yaml").write_text("phases: [phase3a]\nexperiments: [main]\nllamacpp: {host_cache_mib: 64}\n")
     done = snakemake(tmp_path, "-n", "--printshellcmds", "--configfile", str(tmp_path / "my.yaml"))
     assert jobs(done)["phase3a"] == 6
     assert '"host_cache_mib":64' in done.stdout and '"batch_tokens":2048' in done.stdout
@@ -96,7 +96,7 @@ def test_a_bad_value_stops_before_anything_is_done(snakemake: Run, tmp_path: Pat
 def test_the_graph_does_not_depend_on_the_working_folder_s_name(snakemake: Run, tmp_path: Path) -> None:
     folder = tmp_path / "a folder; with 'quotes' & spaces"
     folder.mkdir()
-    assert jobs(snakemake(folder, "-n"))["phase3b"] == 6
+    assert jobs(snakemake(folder, "-n"))["phase3b"] == 22
 
 
 def test_lint(snakemake: Run, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def _bar(axes: Any, x: float, estimate: Estimate, phase: str, hatch: str, settin
     """A bar in the backend's colour with its value above it; nothing where nothing was measured."""
     row = vars(estimate)
     if row["median"] is None:
-        axes.annotate("not\nmeasured", (x, 0), (0, 2), textcoords="offset points", ha="center", fontsize=settings.font_pt - 2.5)
+        axes.annotate("not measured", (x, 0), (0, 3), textcoords="offset points", ha="center", rotation=90, fontsize=settings.font_pt - 2.5)
         return
     colour = style.BACKEND_COLOURS[phase]
     yerr = style.interval(row)
