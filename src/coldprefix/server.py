@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -41,19 +42,29 @@ class Server:
 
     Args:
         name: what messages call it.
-        command: receives the socket's path by `str.format` of the word "{socket}" in any of its arguments.
+        command: "{socket}" in its arguments becomes the socket's path, "{folder}" that of its folder; the latter in ``env``, too.
         log: its output goes here; kept.
         grace_s: time between SIGTERM and SIGKILL.
+        key_variable: environment variable in which the server takes the key that its clients must show; not on its command line, which
+            every user of the machine can read.
+
+    Attributes:
+        key: random for each server; "" if the server takes none.
     """
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path, grace_s: float = 10.0) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path, grace_s: float = 10.0, key_variable: str | None = None
+    ) -> None:
         self.name = name
+        self.key = secrets.token_urlsafe(24) if key_variable else ""
+        own = {key_variable: self.key} if key_variable else {}
         self.log = log
         self._grace_s = grace_s
         self._folder = tempfile.TemporaryDirectory(prefix="coldprefix-")  # mode 0700
         self.folder = Path(self._folder.name)
         self.socket = self.folder / "engine.sock"
         command = [part.replace("{socket}", str(self.socket)).replace("{folder}", str(self.folder)) for part in command]
+        env = {name: value.replace("{folder}", str(self.folder)) for name, value in env.items()} | own
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "wb") as output:
             try:
@@ -62,7 +73,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    env=dict(env),
+                    env=env,
                     start_new_session=True,
                 )
             except OSError:

@@ -1,19 +1,29 @@
-"""The client side of both HTTP engines: one request at a time over a private socket, with the clock close to the bytes."""
+"""The client side of both HTTP engines: one request at a time over a private socket, with the clock next to the bytes.
+
+The clock reads when `recv` returns; nothing is parsed until the answer is complete. An event loop, a chunk parser and a JSON
+parser between the socket and the clock cost 0.3 to 1 ms a request, and more at the 99th percentile (benchmarks/clients.py).
+"""
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import json
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+import h11
 
+from coldprefix.clock import Stopwatch, undisturbed
 from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.server import Server
+
+Pieces = list[tuple[float, bytes]]
+
+# Between connecting and sending: the server accepts meanwhile, which takes it 0.05 to 0.3 ms and is set-up, too. What is timed is a
+# request on a connection that stands on both sides, as with a client that keeps its connections.
+ACCEPT_S = 0.002
 
 
 @dataclass
@@ -31,42 +41,23 @@ class Exchange:
 
 
 class Client:
-    """Talks HTTP to a `Server`, which it owns. Synchronous outside, aiohttp inside, no other work in its event loop.
+    """Talks HTTP to a `Server`, which it owns.
 
-    llama-server closes the connection after each stream without saying so, hence a connection per request; connecting is
-    timed apart.
+    One connection per request, closed by the server after its answer: llama-server does so after each stream, whatever it is asked.
+    Connecting is timed apart.
     """
 
     def __init__(self, server: Server, timeout_s: float) -> None:
         self.server = server
         self.timeout_s = timeout_s
-        self._runner = asyncio.Runner()
-        self._session = self._runner.run(self._open())
 
-    async def _open(self) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-
-        async def on_start(_session: Any, context: Any, _params: Any) -> None:
-            context.trace_request_ctx["connecting"] = time.perf_counter()
-
-        async def on_end(_session: Any, context: Any, _params: Any) -> None:
-            context.trace_request_ctx["connected"] = time.perf_counter()
-
-        trace.on_connection_create_start.append(on_start)
-        trace.on_connection_create_end.append(on_end)
-        return aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(self.server.socket), force_close=True),
-            timeout=aiohttp.ClientTimeout(total=self.timeout_s),
-            trace_configs=[trace],
-        )
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of a GET; status 0 when nothing listens yet."""
-        return self._runner.run(self._plain("GET", path))
+    def get(self, path: str, timeout_s: float | None = None) -> tuple[int, str]:
+        """Status and text of a GET; status 0 when nothing listens yet, or nothing comes back in time."""
+        return self._plain("GET", path, timeout_s=timeout_s)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
         """Status and text of a POST outside the clock."""
-        return self._runner.run(self._plain("POST", path, body))
+        return self._plain("POST", path, json.dumps(body).encode() if body is not None else b"")
 
     def ask(self, path: str, body: dict[str, Any], *answer: str) -> Any:
         """POST ``body`` outside the clock and return the field ``answer`` of what comes back.
@@ -86,74 +77,95 @@ class Client:
         self.server.check_alive(f"answering {path}")
         raise ColdprefixError(f"{self.server.name} answers {path} with {status}: {text[:300]}. Its log: {self.server.log}")
 
-    async def _plain(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+    def _plain(self, method: str, path: str, payload: bytes = b"", timeout_s: float | None = None) -> tuple[int, str]:
+        connection, request = self._request(method, path, payload)
         try:
-            async with self._session.request(method, f"http://engine{path}", json=body, trace_request_ctx={}) as response:
-                return response.status, await response.text()
-        except (aiohttp.ClientConnectionError, OSError):
+            _, _, pieces = self._send(request, timeout_s or self.timeout_s)
+            status, body = _parse_http(connection, pieces)
+        except (OSError, h11.RemoteProtocolError):
             return 0, ""
+        return status, b"".join(data for _, data in body).decode(errors="replace")
 
     def exchange(self, path: str, body: dict[str, Any], stream: bool) -> Exchange:
         """POST ``body`` and collect the answer.
 
         Raises:
+            EngineRefusal: the engine answered 400.
             ColdprefixError: no answer in time, an error status, an error inside the stream, something that is not JSON, or
                 the server died.
         """
-        payload = json.dumps(body).encode()
+        connection, request = self._request("POST", path, json.dumps(body).encode())
         what = f"answering a request to {path}"
-        gc.collect()
-        gc.disable()  # a collection inside the event loop would be counted as latency
         try:
-            return self._runner.run(self._exchange(path, payload, stream))
+            with undisturbed():
+                watch, connect_ms, pieces = self._send(request, self.timeout_s)
+            status, answer = _parse_http(connection, pieces)
         except TimeoutError:
             self.server.check_alive(what)
-            raise ColdprefixError(f"{self.server.name} gave no complete answer within {self.timeout_s:.0f} s (timeout_s)") from None
-        except aiohttp.ClientError as error:
+            raise ColdprefixError(
+                f"{self.server.name} gave no complete answer within {self.timeout_s:.0f} s (timeout_s). Its log: {self.server.log}"
+            ) from None
+        except (OSError, h11.RemoteProtocolError) as error:
             time.sleep(0.2)  # a server that is dying takes a moment to be seen dead
             self.server.check_alive(what)
             raise ColdprefixError(f"{self.server.name} broke off {what}: {error!r}. Its log: {self.server.log}") from None
-        finally:
-            gc.enable()
+        if status != 200:
+            text = b"".join(data for _, data in answer)[:500].decode(errors="replace")
+            kind = EngineRefusal if status == 400 else ColdprefixError
+            raise kind(f"{self.server.name} answered {status}: {text}. Its log: {self.server.log}")
+        total_ms = answer[-1][0] if answer else pieces[-1][0]
+        events = self._events(answer) if stream else [(total_ms, self._parse(b"".join(data for _, data in answer)))]
+        return Exchange(watch.started_at, connect_ms, total_ms, events)
 
-    async def _exchange(self, path: str, payload: bytes, stream: bool) -> Exchange:
-        result = Exchange()
-        times: dict[str, float] = {}
-        result.started_at = time.time()
-        headers = {"Content-Type": "application/json"}
-        async with self._session.post(f"http://engine{path}", data=payload, headers=headers, trace_request_ctx=times) as response:
-            zero = times["connected"]
-            result.connect_ms = (zero - times["connecting"]) * 1e3
-            if response.status != 200:
-                text = (await response.text())[:500]
-                kind = EngineRefusal if response.status == 400 else ColdprefixError
-                raise kind(f"{self.server.name} answered {response.status}: {text}. Its log: {self.server.log}")
-            if stream:
-                await self._read_events(response, zero, result)
-            else:
-                text = await response.text()
-                result.total_ms = (time.perf_counter() - zero) * 1e3
-                result.events.append((result.total_ms, self._parse(text)))
-        return result
+    def _request(self, method: str, path: str, payload: bytes) -> tuple[h11.Connection, bytes]:
+        """The bytes of a request, and the connection that will read the answer to it."""
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+        headers = [("Host", "engine"), ("Content-Type", "application/json"), ("Content-Length", str(len(payload))), ("Connection", "close")]
+        if self.server.key:
+            headers.append(("Authorization", f"Bearer {self.server.key}"))
+        parts = [h11.Request(method=method, target=path, headers=headers), h11.Data(data=payload), h11.EndOfMessage()]
+        return connection, b"".join(connection.send(part) or b"" for part in parts)
 
-    async def _read_events(self, response: aiohttp.ClientResponse, zero: float, result: Exchange) -> None:
+    def _send(self, request: bytes, timeout_s: float) -> tuple[Stopwatch, float, Pieces]:
+        """(watch started when the connection stood, ms that connecting took, each piece received with its time)
+
+        Raises:
+            TimeoutError: no complete answer within ``timeout_s``.
+            OSError: no connection, or it broke.
+        """
+        pieces: Pieces = []
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout_s)
+            connecting = time.perf_counter()
+            connection.connect(str(self.server.socket))
+            connected = time.perf_counter()
+            time.sleep(ACCEPT_S)
+            watch = Stopwatch()
+            connection.sendall(request)
+            while data := connection.recv(1 << 16):
+                now = watch.ms()
+                pieces.append((now, data))
+                connection.settimeout(max(timeout_s - now / 1e3, 1e-3))
+        return watch, (connected - connecting) * 1e3, pieces
+
+    def _events(self, answer: Pieces) -> list[tuple[float, dict[str, Any]]]:
         """Server-sent events, as far as these two engines use them: lines "data: ...", events ended by an empty line."""
+        events = []
         pending = b""
-        async for data in response.content.iter_any():
-            now = (time.perf_counter() - zero) * 1e3
+        for arrived, data in answer:
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                    result.events.append((now, self._parse(line[6:])))
+                    events.append((arrived, self._parse(line[6:])))
                 elif line.startswith(b"error: "):
                     raise ColdprefixError(f"{self.server.name} broke off with an error: {line[7:500].decode(errors='replace')}")
-        result.total_ms = (time.perf_counter() - zero) * 1e3
         if pending.strip():
             raise ColdprefixError(f"{self.server.name} ended a stream in mid-event: {pending[:200]!r}. Its log: {self.server.log}")
-        if not result.events:
+        if not events:
             raise ColdprefixError(f"{self.server.name} ended a stream without an event. Its log: {self.server.log}")
+        return events
 
-    def _parse(self, text: bytes | str) -> dict[str, Any]:
+    def _parse(self, text: bytes) -> dict[str, Any]:
         try:
             event = json.loads(text)
         except ValueError:
@@ -171,18 +183,34 @@ class Client:
             ColdprefixError: see Server.wait_ready.
         """
         try:
-            return self.server.wait_ready(lambda: self.get("/health")[0] == 200, timeout_s)
+            return self.server.wait_ready(lambda: self.get("/health", 5.0)[0] == 200, timeout_s)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Hang up first, so that the server need not finish a stream, then stop it."""
-        try:
-            self._runner.run(self._session.close())
-            self._runner.close()
-        finally:
-            self.server.close()
+        """Stop the server."""
+        self.server.close()
+
+
+def _parse_http(connection: h11.Connection, pieces: Pieces) -> tuple[int, Pieces]:
+    """Status of an answer and the pieces of its body, each with the time at which its last byte arrived.
+
+    Raises:
+        h11.RemoteProtocolError: not HTTP, or it ended too early.
+    """
+    status = 0
+    body: Pieces = []
+    for arrived, data in [*pieces, (0.0, b"")]:  # the empty piece is the end of the connection
+        connection.receive_data(data)
+        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body.append((arrived, bytes(event.data)))
+            elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
+                return status, body
+    return status, body
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class LlamaServer(Session):
             command += ["--chat-template-file", str(CHAT_TEMPLATE)]
         command += ["--verbosity", "4", "--sse-ping-interval", "1", "--metrics"]
         self.command = command
-        self._server = Server("llama-server", command, clean_environment({}), log, grace_s=5.0)
+        self._server = Server("llama-server", command, clean_environment({}), log, grace_s=5.0, key_variable="LLAMA_API_KEY")
         self._client = Client(self._server, job.protocol.timeout_s)
         self.start_s = self._client.wait_healthy(job.protocol.start_timeout_s)
 

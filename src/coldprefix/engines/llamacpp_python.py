@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import gc
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coldprefix.clock import Stopwatch, undisturbed
 from coldprefix.engines import llamacpp
 from coldprefix.engines.session import Completion, Session
 from coldprefix.errors import ColdprefixError
@@ -73,27 +73,20 @@ class LlamaPython(Session):
         context = self._llama._ctx.ctx
         if not self._settings.prompt_cache:
             self._llama.reset()
-        gc.collect()
-        gc.disable()
         try:
-            self._api.llama_perf_context_reset(context)
-            started_at = time.time()
-            zero = time.perf_counter()
-            generator = self._llama.generate(ids, temp=0.0)
-            next(generator)
-            times = [(time.perf_counter() - zero) * 1e3]
-            perf = self._api.llama_perf_context(context)
-            for _ in range(max_tokens - 1):
-                next(generator)
-                times.append((time.perf_counter() - zero) * 1e3)
-            generator.close()
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ColdprefixError(f"llama-cpp-python failed on a prompt of {len(ids)} tokens: {error}") from error
-        finally:
-            gc.enable()
+            with undisturbed():
+                self._api.llama_perf_context_reset(context)
+                watch = Stopwatch()
+                generator = self._llama.generate(ids, temp=0.0)
+                times = watch.arrivals(generator, 1)
+                perf = self._api.llama_perf_context(context)
+                times += watch.arrivals(generator, max_tokens - 1)
+                generator.close()
+        except (RuntimeError, AssertionError, ValueError, StopIteration) as error:
+            raise ColdprefixError(f"llama-cpp-python failed on a prompt of {len(ids)} tokens: {error!r}") from error
         evaluated = _evaluated(perf)
         return Completion(
-            started_at=started_at,
+            started_at=watch.started_at,
             connect_ms=None,
             total_ms=times[-1],
             token_times_ms=times if stream else [],

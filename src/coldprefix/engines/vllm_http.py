@@ -37,7 +37,9 @@ class VllmServer(Session):
         if self._form == "chat":
             command += ["--chat-template", str(CHAT_TEMPLATE), "--chat-template-content-format", "string"]
         self.command = command
-        self._server = Server("vllm serve", command, vllm.environment(job), log, grace_s=15.0)
+        # Where vLLM's processes talk to each other: the private folder, which goes with the server; by default it leaves sockets in /tmp.
+        env = vllm.environment(job) | {"VLLM_RPC_BASE_PATH": "{folder}"}
+        self._server = Server("vllm serve", command, env, log, grace_s=15.0, key_variable="VLLM_API_KEY")
         self._client = Client(self._server, job.protocol.timeout_s)
         self.start_s = self._client.wait_healthy(job.protocol.start_timeout_s)
         try:

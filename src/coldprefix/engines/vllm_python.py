@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coldprefix.clock import Stopwatch, undisturbed
 from coldprefix.engines import vllm
 from coldprefix.engines.output import EngineOutput
 from coldprefix.engines.session import Completion, Session
@@ -52,26 +52,22 @@ class VllmPython(Session):
         output: Any = None
         self._requests += 1
         ids = {"prompt_token_ids": list(prompt)}
-        gc.collect()
-        gc.disable()
         try:
-            started_at = time.time()
-            zero = time.perf_counter()
-            engine.add_request(str(self._requests), ids, sampling)
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    times.append((time.perf_counter() - zero) * 1e3)
-                    generated.append(len(output.outputs[0].token_ids))
+            with undisturbed():
+                watch = Stopwatch()
+                engine.add_request(str(self._requests), ids, sampling)
+                while engine.has_unfinished_requests():
+                    for output in engine.step():
+                        times.append(watch.ms())
+                        generated.append(len(output.outputs[0].token_ids))
         except (RuntimeError, ValueError) as error:
             raise ColdprefixError(f"vLLM failed on a prompt of {len(prompt)} tokens: {error}") from error
-        finally:
-            gc.enable()
         if output is None:
             raise ColdprefixError(f"vLLM gave no output for a prompt of {len(prompt)} tokens")
         cached = output.num_cached_tokens
         latency = output.metrics.first_token_latency if output.metrics else None
         return Completion(
-            started_at=started_at,
+            started_at=watch.started_at,
             connect_ms=None,
             total_ms=times[-1],
             token_times_ms=times if stream else [],
