@@ -193,14 +193,14 @@ def test_foreign_load_sees_a_busy_neighbour() -> None:
     import sys
     import time
 
-    quiet = protocol.ForeignLoad([])
+    quiet = protocol.Load([])
     time.sleep(0.5)
-    before = quiet.share()
+    before = quiet.since_last()["foreign_cpu"]
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        load, own = protocol.ForeignLoad([]), protocol.ForeignLoad([busy.pid])
+        load, own = protocol.Load([]), protocol.Load([busy.pid])
         time.sleep(1.0)
-        foreign, known = load.share(), own.share()
+        foreign, known = load.since_last()["foreign_cpu"], own.since_last()["foreign_cpu"]
     finally:
         busy.kill()
         busy.wait()

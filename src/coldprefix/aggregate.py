@@ -11,7 +11,7 @@ import polars as pl
 from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError
 from coldprefix.settings import disagreements
-from coldprefix.statistics import Estimate, degradation_pct, estimate
+from coldprefix.statistics import Estimate, degradation_pct, estimate, groups
 from coldprefix.tables import METRICS, SUMMARY, TRIALS, schema
 
 CELL = ["phase", "engine", "interface", "sweep", "variant", "configuration", "state", "model"]
@@ -48,6 +48,9 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
         engine_prompt_ms=of("stream", "engine_prompt_ms"),
         throughput_tok_s=pl.when(spans > 0).then(1e3 * (arrivals.list.len() - 1) / spans),
         foreign_cpu=pl.col("foreign_cpu").first(),
+        steal_cpu=pl.col("steal_cpu").first(),
+        cpu_mhz=pl.col("cpu_mhz").first(),
+        connect_ms=of("stream", "connect_ms"),
         started_at=pl.col("started_at").min(),
     )
     return trials.with_columns(
@@ -67,13 +70,12 @@ def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
         counts |= {"cached_tokens": valid["stream_cached_tokens"].median(), "evaluated_tokens": valid["stream_evaluated_tokens"].median()}
         for metric, (unit, _) in METRICS.items():
             if metric in cell.columns:
-                values = valid[metric].drop_nulls().to_numpy()
-                rows.append(named | counts | {"metric": metric, "unit": unit} | vars(estimate(values)))
+                rows.append(named | counts | {"metric": metric, "unit": unit} | vars(estimate(groups(valid, metric))))
     pair = [key for key in CELL if key != "state"]
     for keys, both in trials.group_by(pair, maintain_order=True):
         if set(both["state"]) != {"hit", "miss"}:
             continue
-        samples = {s: both.filter(pl.col("valid") & (pl.col("state") == s))["ttft_ms"].drop_nulls().to_numpy() for s in ("hit", "miss")}
+        samples = {s: groups(both.filter(pl.col("valid") & (pl.col("state") == s)), "ttft_ms") for s in ("hit", "miss")}
         effect: Estimate = degradation_pct(samples["hit"], samples["miss"])
         counts = {"n_rejected": _rejected(both), "n_burn_in": int(both["burn_in"].sum())}
         named = dict(zip(pair, keys, strict=True)) | {"state": None, "metric": "ttft_degradation_pct", "unit": "%"}

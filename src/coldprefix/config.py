@@ -54,6 +54,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Until(Strict):
+    """Trials until the median is known well enough."""
+
+    min: int = Field(ge=6, description="Fewest trials; below 6 there is no 95 % interval of a median.")
+    max: int = Field(ge=6, description="Most trials, precise or not.")
+    precision: float = Field(
+        gt=0, lt=1, description="Width of the 95 % interval of the median TTFT, as a share of the median: 0.1 is 10 %."
+    )
+
+    @model_validator(mode="after")
+    def check(self) -> Until:
+        """Raises ValueError if min is above max."""
+        if self.min > self.max:
+            raise ValueError(f"trials.min: {self.min} is more than trials.max ({self.max}); write at most that")
+        return self
+
+
+# A number of trials, or when to stop.
+Trials = Annotated[int, Field(ge=1)] | Until
+
+
 class Lengths(Strict):
     """The parts of a prompt, in tokens: context A, which a miss drops, context B, and the question that is appended."""
 
@@ -136,7 +157,7 @@ Model = Annotated[StandinModel | HubModel, Field(discriminator="source")]
 class Override(Strict):
     """Values of some cells only."""
 
-    trials: int | None = Field(default=None, ge=1)
+    trials: Trials | None = None
     burn_in: int | None = Field(default=None, ge=0)
     replicates: int | None = Field(default=None, ge=1)
     settle_ms: int | None = Field(default=None, ge=0)
@@ -238,7 +259,10 @@ class Config(Strict):
         description="Threads of an engine on the CPU; auto is the number of physical cores this process may use."
     )
     seed: int = Field(ge=0, description="Seed of every prompt.")
-    trials: int = Field(ge=1, description="Trials per cell and replicate, burn-in not counted.")
+    trials: Trials = Field(
+        description="Trials per cell and replicate, burn-in not counted: a number, or {min: 6, max: 20, precision: 0.05}, which stops when the "
+        "95 % interval of the median TTFT is narrower than that share of the median."
+    )
     burn_in: int = Field(ge=0, description="First trials of a fresh server: kept and marked, not in the statistics.")
     replicates: int = Field(ge=1, description="Fresh servers per cell, each with all its trials.")
     settle_ms: int = Field(ge=0, description="Pause before each query, in ms.")

@@ -24,11 +24,12 @@ from coldprefix.config import (
     StandinModel,
     State,
     Strict,
+    Trials,
     Vllm,
 )
 
 SOURCE = Path(__file__).resolve().parent
-SHARED_CODE = ("protocol.py", "prompts.py", "verify.py", "engines/session.py")
+SHARED_CODE = ("protocol.py", "prompts.py", "verify.py", "stopping.py", "clock.py", "engines/session.py")
 ENGINE_CODE = {
     ("llamacpp", "http"): (
         "engines/llamacpp_http.py",
@@ -57,7 +58,7 @@ class ModelUse(Strict):
 class Protocol(Strict):
     """How a cell is measured; the keys of config.yaml of the same name."""
 
-    trials: int
+    trials: Trials
     burn_in: int
     replicates: int
     settle_ms: int

@@ -10,10 +10,12 @@ from typing import Any
 import polars as pl
 import psutil
 
+from coldprefix.config import Until
 from coldprefix.engines.session import Completion, Session
 from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.job import Job
 from coldprefix.prompts import TrialPrompts, common_prefix, draw_trial, prompt_hash
+from coldprefix.stopping import precise_enough
 from coldprefix.tables import REQUESTS, schema
 from coldprefix.verify import intended_reuse, rejection
 
@@ -72,8 +74,8 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
     return rows
 
 
-class ForeignLoad:
-    """CPU time that others take on this machine, steal by the hypervisor included.
+class Load:
+    """What others take of this machine while we measure, and how fast its CPUs run.
 
     From /proc/stat minus the engine's processes and this one; the kernel counts in ticks of 10 ms, enough for a trial.
     """
@@ -82,8 +84,8 @@ class ForeignLoad:
         self._processes = [psutil.Process()] + [psutil.Process(pid) for pid in process_ids]
         self._start = self._read()
 
-    def _read(self) -> tuple[float, float, float]:
-        """(seconds used by anyone, seconds used by us, wall seconds)"""
+    def _read(self) -> tuple[float, float, float, float]:
+        """(seconds used by anyone, seconds used by us, seconds stolen by the hypervisor, wall seconds)"""
         machine = psutil.cpu_times()
         busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - getattr(machine, "guest", 0.0)
         own = 0.0
@@ -93,33 +95,52 @@ class ForeignLoad:
             except psutil.Error:
                 continue
             own += times.user + times.system
-        return busy, own, time.monotonic()
+        return busy, own, getattr(machine, "steal", 0.0), time.monotonic()
 
-    def share(self) -> float | None:
-        """Share of all cores used by others since the last call; None for spans too short to tell."""
-        busy, own, now = (after - before for after, before in zip(self._read(), self._start, strict=True))
+    def since_last(self) -> Row:
+        """`foreign_cpu`, `steal_cpu` and `cpu_mhz` (tables.REQUESTS) since the last call; shares are None for spans too short to tell."""
+        busy, own, steal, span = (after - before for after, before in zip(self._read(), self._start, strict=True))
         self._start = self._read()
-        return max(0.0, busy - own) / (now * (psutil.cpu_count() or 1)) if now > 0.05 else None
+        shares: list[float | None] = [None, None]
+        if span > 0.05:
+            cpu_s = span * (psutil.cpu_count() or 1)
+            shares = [max(0.0, busy - own) / cpu_s, steal / cpu_s]
+        frequency = psutil.cpu_freq()
+        return {"foreign_cpu": shares[0], "steal_cpu": shares[1], "cpu_mhz": frequency.current if frequency and frequency.current else None}
 
 
 def run_replicate(session: Session, job: Job, replicate: int, first_order: int, on_trial: Callable[[list[Row]], None]) -> list[Row]:
-    """All trials of one fresh engine. ``on_trial`` is called with the rows of each finished trial."""
+    """The trials of one fresh engine: a fixed number, or until the median TTFT is known as precisely as `trials` asks.
+
+    ``on_trial`` is called with the rows of each finished trial.
+    """
     rows: list[Row] = []
     lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
-    load = ForeignLoad(session.process_ids())
+    load = Load(session.process_ids())
     keys = {"phase": job.phase, "engine": job.engine, "interface": job.interface}
     keys |= {"sweep": job.sweep, "variant": job.variant, "configuration": job.configuration}
     keys |= {"state": job.state, "model": job.model.name}
-    for trial in range(job.protocol.burn_in + job.protocol.trials):
+    burn_in, asked = job.protocol.burn_in, job.protocol.trials
+    valid_ms: list[float] = []
+    for trial in range(burn_in + most_trials(asked)):
         prompts = draw_trial(lengths, job.state, job.model.vocabulary, job.protocol.seed, replicate, trial, job.protocol.content)
         done = run_trial(session, prompts, job)
-        foreign = load.share()
+        machine = load.since_last()
         for row in done:
-            row |= keys | {"replicate": replicate, "trial": trial, "burn_in": trial < job.protocol.burn_in}
-            row |= {"order": first_order + len(rows), "foreign_cpu": foreign}
+            row |= keys | machine | {"replicate": replicate, "trial": trial, "burn_in": trial < burn_in}
+            row |= {"order": first_order + len(rows)}
             rows.append(row)
         on_trial(done)
+        if trial >= burn_in and not any(row["rejection"] for row in done) and done[-1]["ttft_ms"] is not None:
+            valid_ms.append(done[-1]["ttft_ms"])
+        if isinstance(asked, Until) and len(valid_ms) >= asked.min and precise_enough(valid_ms, asked.precision):
+            break
     return rows
+
+
+def most_trials(asked: int | Until) -> int:
+    """The number of trials after burn-in that a replicate has at most."""
+    return asked.max if isinstance(asked, Until) else asked
 
 
 def as_frame(rows: list[Row]) -> pl.DataFrame:

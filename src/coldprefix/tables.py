@@ -10,7 +10,7 @@ import polars as pl
 
 from coldprefix.errors import ColdprefixError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # column: (type, what it is)
 REQUESTS: dict[str, tuple[pl.DataType, str]] = {
@@ -42,6 +42,8 @@ REQUESTS: dict[str, tuple[pl.DataType, str]] = {
     "engine_prompt_ms": (pl.Float64(), "the engine's own time for the prompt, ms; null if it did not say"),
     "rejection": (pl.String(), "why the request cannot be used; null if it can"),
     "foreign_cpu": (pl.Float64(), "share of the machine's CPU time used by others during the trial, steal included; null if unknown"),
+    "steal_cpu": (pl.Float64(), "share of the machine's CPU time that the hypervisor gave to others during the trial; null if unknown"),
+    "cpu_mhz": (pl.Float64(), "mean clock of the CPUs after the trial, MHz; null if unknown"),
     "started_at": (pl.Datetime("us", "UTC"), "wall clock at the start"),
 }
 TRIALS: dict[str, tuple[pl.DataType, str]] = {
@@ -79,6 +81,9 @@ TRIALS: dict[str, tuple[pl.DataType, str]] = {
     "client_ms": (pl.Float64(), "ttft_ms minus engine_prompt_ms: what transport and harness add"),
     "throughput_tok_s": (pl.Float64(), "tokens after the first, per second between the first and the last"),
     "foreign_cpu": (pl.Float64(), "as in requests"),
+    "steal_cpu": (pl.Float64(), "as in requests"),
+    "cpu_mhz": (pl.Float64(), "as in requests"),
+    "connect_ms": (pl.Float64(), "time to connect for the streaming query, not part of TTFT, ms; null in process"),
     "started_at": (pl.Datetime("us", "UTC"), "start of the warm-up"),
 }
 

@@ -21,10 +21,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+import psutil
 from tqdm import tqdm
 
 from coldprefix import protocol, provenance
 from coldprefix.engines.open import open_session
+from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError, run_main
 from coldprefix.exclusive import exclusive
 from coldprefix.job import Job
@@ -35,7 +37,7 @@ def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol
     """All replicates of a cell. Returns its rows and its provenance."""
     rows: list[protocol.Row] = []
     starts: list[float] = []
-    per_replicate = job.protocol.burn_in + job.protocol.trials
+    per_replicate = job.protocol.burn_in + protocol.most_trials(job.protocol.trials)
     record: dict[str, Any] = {"host": provenance.host(), "started_at": datetime.now(UTC).isoformat()}
     began = time.monotonic()
     medians: list[float] = []
@@ -62,6 +64,7 @@ def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol
                 if record.setdefault("in_force", in_force) != in_force:
                     raise ColdprefixError(f"{job.cell}: a fresh engine came up with other settings: {record['in_force']} then {in_force}")
                 rows += protocol.run_replicate(session, job, replicate, len(rows), on_trial)
+            bar.total = bar.n + per_replicate * (job.protocol.replicates - replicate - 1)  # fewer trials than at most
     record |= {"engine_start_s": starts, "wall_s": round(time.monotonic() - began, 3)}
     return rows, record
 
@@ -95,12 +98,15 @@ def main() -> None:
         "software": provenance.software(),
         "requests": len(rows),
         "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
+        "settle_s": round(2e-3 * job.protocol.settle_ms * len(rows) / 4, 3),
+        "job_s": round(time.time() - psutil.Process().create_time(), 3),
         "gpus_after": provenance.gpus(),  # clocks and temperature under load; those of `host` are from before
         "finished_at": datetime.now(UTC).isoformat(),
     }
+    write_parquet(frame, arguments.requests)
+    record["requests_sha256"] = sha256_of(arguments.requests.read_bytes())  # so that an edited or mixed-up file is noticed
     partial = arguments.provenance.with_suffix(".part")
     partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    write_parquet(frame, arguments.requests)
     partial.replace(arguments.provenance)
 
 
