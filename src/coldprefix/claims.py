@@ -17,12 +17,11 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from coldprefix.config import PhaseName, State, Strict
 from coldprefix.errors import ColdprefixError
-from coldprefix.statistics import Estimate, degradation_pct, estimate, line
+from coldprefix.statistics import Estimate, Values, degradation_pct, estimate, groups, line, pooled
 from coldprefix.tables import METRICS, TRIALS, schema
 
 # column: (type, what it is)
@@ -80,9 +79,10 @@ class Effect:
 class Sample:
     """Values of one column in one cell, and why there are too few of them, if so."""
 
-    values: NDArray[np.float64]
+    values: Values
     cell: str
     missing: str | None
+    groups: list[Values]  # the same, an array for each replicate
 
     @property
     def median(self) -> float:
@@ -112,13 +112,14 @@ class Data:
         """Values of ``column`` in the valid trials of a cell; with ``unverified`` in the rejected ones, too."""
         counted = self.counted(cell)
         used = counted.filter(pl.col("trial") >= from_trial, pl.lit(unverified) | pl.col("valid"))
-        values = used[column].drop_nulls().cast(pl.Float64).to_numpy()
+        by_replicate = groups(used.with_columns(pl.col(column).cast(pl.Float64)), column)
+        values = pooled(by_replicate)
         missing = None
         if counted.is_empty():
             missing = f"{cell} was not measured"
         elif len(values) < ENOUGH:
             missing = f"{cell} has {len(values)} usable trials of {len(counted)} with {column}, an interval needs {ENOUGH}"
-        return Sample(values, str(cell), missing)
+        return Sample(values, str(cell), missing, by_replicate)
 
     def cells(self, phases: Sequence[PhaseName], variant: str, configurations: Sequence[str], state: State) -> list[CellName]:
         """Phases x configurations; without configurations, those that the variant was measured with in any phase ("*" if none)."""
@@ -201,7 +202,7 @@ def ratio_of(over: Sample, under: Sample) -> Effect | None:
     """Median over median with its interval; None where a value under the line is not positive."""
     if (under.values <= 0).any():
         return None
-    found = degradation_pct(under.values, over.values)
+    found = degradation_pct(under.groups, over.groups)
     return effect_of(found).map(lambda pct: 1 + pct / 100)
 
 
@@ -368,7 +369,7 @@ def reuse(p: ReuseParameters, threshold: float, data: Data) -> Outcome:
         if part := missing_part(cell.phase, [found]):
             parts.append(part)
             continue
-        effect = effect_of(estimate(found.values))
+        effect = effect_of(estimate(found.groups))
         agrees = between(effect, *limits(p.relation, threshold))
         parts.append(Part(cell.phase, agrees, effect, "", (found.cell,), len(found.values)))
     lead = f"Tokens that the {p.step} of a {p.state} reused, rejected trials included ({p.variant})"
@@ -475,7 +476,7 @@ def overhead_hides_cost(p: OverheadParameters, threshold: float, data: Data) -> 
         if part := missing_part(miss.configuration, samples):
             parts.append(part)
             continue
-        client, after_miss, after_hit = (effect_of(estimate(s.values)) for s in samples)
+        client, after_miss, after_hit = (effect_of(estimate(s.groups)) for s in samples)
         ends = (client.low, client.high, after_miss.low, after_miss.high, after_hit.low, after_hit.high)
         client_low, client_high, miss_low, miss_high, hit_low, hit_high = (v for v in ends if v is not None)
         least, most, cost = miss_low - hit_high, miss_high - hit_low, after_miss.value - after_hit.value
@@ -628,7 +629,7 @@ def absorbs_invalidation(p: AbsorbsParameters, threshold: float, data: Data) -> 
         if part := missing_part(miss.phase, samples):
             parts.append(part)
             continue
-        effect = effect_of(degradation_pct(samples[0].values, samples[1].values))
+        effect = effect_of(degradation_pct(samples[0].groups, samples[1].groups))
         n = len(samples[0].values) + len(samples[1].values)
         parts.append(Part(miss.phase, between(effect, -threshold, threshold), effect, "", (samples[0].cell, samples[1].cell), n))
     extra = [_repeated_note(data, phase, p.repeated, p.repeated_configuration) for phase in p.phases]

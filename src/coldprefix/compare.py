@@ -15,7 +15,7 @@ from coldprefix import tables
 from coldprefix.aggregate import trials_of
 from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError
-from coldprefix.statistics import degradation_pct
+from coldprefix.statistics import Groups, degradation_pct, groups, interval, pooled
 
 METRICS = ("ttft_ms", "ttft_non_streaming_ms", "warmup_ms", "rewarm_ms", "throughput_tok_s")
 # What may be declared to differ, and the fields of a provenance record that it covers.
@@ -162,15 +162,15 @@ def compare(one: Run, other: Run) -> pl.DataFrame:
     for cell in cells:
         a, b = _of(one, cell), _of(other, cell)
         for metric in METRICS:
-            x, y = (trials.filter("valid")[metric].drop_nulls().to_numpy() for trials in (a, b))
-            if len(x) or len(y):
+            x, y = (groups(trials.filter("valid"), metric) for trials in (a, b))
+            if x or y:
                 rows.append(_keys(cell, one, other) | {"metric": metric} | _ratio(x, y) | _rejected(a, b))
     pairs = dict.fromkeys((cell.phase, cell.variant, cell.configuration) for cell in one.records.keys() & other.records.keys())
     for phase, variant, configuration in sorted(pairs):
         hit, miss = (Cell(phase, variant, configuration, state) for state in ("hit", "miss"))
         if not all(cell in run.records for cell in (hit, miss) for run in (one, other)):
             continue
-        samples = [_of(run, cell).filter("valid")["ttft_ms"].drop_nulls().to_numpy() for run in (one, other) for cell in (hit, miss)]
+        samples = [groups(_of(run, cell).filter("valid"), "ttft_ms") for run in (one, other) for cell in (hit, miss)]
         if all(len(sample) for sample in samples):
             row = _keys(hit, one, other) | {"state": None, "metric": "degradation"}
             rows.append(row | _factor(samples) | _rejected(*(pl.concat([_of(run, hit), _of(run, miss)]) for run in (one, other))))
@@ -192,31 +192,37 @@ def _rejected(a: pl.DataFrame, b: pl.DataFrame) -> dict[str, int]:
     return {"rejected_one": one, "rejected_other": other}
 
 
-def _ratio(x: Any, y: Any) -> dict[str, Any]:
+def _ratio(x: Groups, y: Groups) -> dict[str, Any]:
     """Median of y over median of x; its interval is that of the effect in % (statistics.degradation_pct), on another scale."""
     effect = degradation_pct(x, y)
     low, high = (None if end is None else 1 + end / 100 for end in (effect.ci_low, effect.ci_high))
-    median = [float(np.median(v)) if len(v) else None for v in (x, y)]
+    one, other = pooled(x), pooled(y)
+    median = [float(np.median(v)) if len(v) else None for v in (one, other)]
     ratio = None if effect.median is None else 1 + effect.median / 100
-    return {"one": median[0], "other": median[1], "n_one": len(x), "n_other": len(y), "ratio": ratio, "ratio_low": low, "ratio_high": high}
+    return {
+        "one": median[0],
+        "other": median[1],
+        "n_one": len(one),
+        "n_other": len(other),
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+    }
 
 
-def _factor(samples: Sequence[Any]) -> dict[str, Any]:
+def _factor(samples: Sequence[Groups]) -> dict[str, Any]:
     """Ratio of the runs' degradation factors, from the four samples hit and miss of one, hit and miss of other."""
-    from scipy.stats import bootstrap
 
-    def statistic(a: Any, b: Any, c: Any, d: Any, axis: int = -1) -> Any:
-        hit, miss, hit_other, miss_other = (np.median(v, axis=axis) for v in (a, b, c, d))
+    def statistic(hit: Any, miss: Any, hit_other: Any, miss_other: Any) -> Any:
         return (miss_other / hit_other) / (miss / hit)
 
-    factors = [float(np.median(samples[i + 1]) / np.median(samples[i])) for i in (0, 2)]
-    low = high = None
-    n = [min(len(samples[i]), len(samples[i + 1])) for i in (0, 2)]
-    if min(n) >= 3 and any(np.ptp(sample) for sample in samples):
-        found = bootstrap(samples, statistic, method="percentile", vectorized=True, rng=np.random.default_rng(0)).confidence_interval
-        low, high = float(found.low), float(found.high)
-    ratio = float(statistic(*samples))
-    return {"one": factors[0], "other": factors[1], "n_one": n[0], "n_other": n[1], "ratio": ratio, "ratio_low": low, "ratio_high": high}
+    values = [pooled(sample) for sample in samples]
+    medians = [float(np.median(v)) for v in values]
+    factors = [medians[1] / medians[0], medians[3] / medians[2]]
+    n = [min(len(values[i]), len(values[i + 1])) for i in (0, 2)]
+    low, high = interval(statistic, *samples) if min(n) >= 3 else (None, None)
+    found = {"ratio": factors[1] / factors[0], "ratio_low": low, "ratio_high": high}
+    return {"one": factors[0], "other": factors[1], "n_one": n[0], "n_other": n[1], **found}
 
 
 def table(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str]) -> str:

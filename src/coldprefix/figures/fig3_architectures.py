@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from coldprefix.config import Figures
 from coldprefix.figures import style
-from coldprefix.statistics import Estimate, degradation_pct
+from coldprefix.statistics import Estimate, degradation_pct, groups
 
 WIDTH = 0.38
 CONFIGURATION = "A512_B256"  # the one that the sweep `confound` repeats
@@ -32,14 +32,14 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         again = repeated.filter(pl.col("phase") == phase)
         hit, miss = (own.filter(pl.col("state") == state) for state in ("hit", "miss"))
         effects = {
-            "first miss": (degradation_pct(_values(hit, "query_ms"), _values(miss, "query_ms")), miss["query_cached_tokens"].median()),
-            "repeated miss": (degradation_pct(_values(hit, "query_ms"), _values(again, "query_ms")), again["query_cached_tokens"].median()),
+            "first miss": (degradation_pct(groups(hit, "query_ms"), groups(miss, "query_ms")), miss["query_cached_tokens"].median()),
+            "repeated miss": (degradation_pct(groups(hit, "query_ms"), groups(again, "query_ms")), again["query_cached_tokens"].median()),
         }
         for side, (name, (effect, reused)) in zip((-1, 1), effects.items(), strict=True):
             rows.append({"phase": phase, "quantity": f"TTFT of a {name} over a hit", "unit": "%", "cached_tokens": reused, **vars(effect)})
             _bar(left, i + side * WIDTH / 2, effect, phase, hatch="" if side < 0 else "....", settings=settings, percent=True)
         for side, (name, cell) in zip((-1, 1), (("hit", hit), ("miss", miss)), strict=True):
-            cost = degradation_pct(_values(own, "warmup_ms"), _values(cell, "rewarm_ms"))
+            cost = degradation_pct(groups(own, "warmup_ms"), groups(cell, "rewarm_ms"))
             share = Estimate(
                 cost.n, None, _plus_100(cost.median), None, _plus_100(cost.ci_low), _plus_100(cost.ci_high)
             )  # of a cold warm-up
@@ -82,10 +82,6 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     )
     table = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.lit(configuration).alias("configuration"))
     return style.Drawing(figure, table, style.caption(data.of(variant="main", configuration=configuration), text))
-
-
-def _values(trials: pl.DataFrame, column: str) -> Any:
-    return trials[column].drop_nulls().to_numpy()
 
 
 def _plus_100(value: float | None) -> float | None:

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from coldprefix.config import Figures
 from coldprefix.figures import style
-from coldprefix.statistics import estimate
+from coldprefix.statistics import estimate, groups
 
 WIDTH = 0.38
 CONFIGURATION = "A512_B256"
@@ -38,7 +38,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         for side, state in ((-1, "hit"), (1, "miss")):
             cell = shown.filter(pl.col("valid") & (pl.col("phase") == phase) & (pl.col("variant") == variant) & (pl.col("state") == state))
             for i, step in enumerate(STEPS):
-                time = vars(estimate(cell[f"{step}_ms"].drop_nulls().to_numpy()))
+                time = vars(estimate(groups(cell, f"{step}_ms")))
                 same = "query" if step == "query" else "warmup"  # the re-warm sends the warm-up's prompt again
                 sent, cached = cell[f"{same}_prompt_tokens"].median(), cell[f"{step}_cached_tokens"].median()
                 rows.append(

@@ -9,7 +9,7 @@ import polars as pl
 
 from coldprefix.config import Figures
 from coldprefix.figures import style
-from coldprefix.statistics import estimate
+from coldprefix.statistics import estimate, groups
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
@@ -33,7 +33,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
             if of != phase:
                 continue
             cell = data.trials.filter(pl.col("valid") & (pl.col("phase") == phase) & (pl.col("variant") == variant))
-            found = vars(estimate(cell["ttft_ms"].drop_nulls().to_numpy()))
+            found = vars(estimate(groups(cell, "ttft_ms")))
             rows.append(
                 {"phase": phase, "variant": variant, "n_batch": batch, "n_batch_in_force": batch_in_force, "n_ubatch_in_force": ubatch}
                 | {k if k == "n" else f"{k}_ms": v for k, v in found.items()}
