@@ -7,6 +7,7 @@ min_version("9.27")
 include: "workflow/rules/common.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/engines.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/figures.smk"
@@ -21,5 +22,7 @@ rule all:
         rules.aggregate.input.provenance,
         rules.aggregate.output,
         expand("figures/{name}.{format}", name=FIGURES, format=FORMATS),
+        rules.calibration.output,
+        rules.calibration_figure.output,
         rules.claims.output,
         rules.report.output,

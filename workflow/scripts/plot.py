@@ -2,6 +2,7 @@
 
 python plot.py fig1_invalidation --trials FILE... --summary FILE... --provenance FILE... --style JSON --out figures/fig1_invalidation.{pdf,png,csv,txt}
 python plot.py phase3a_panels ...            the three panels of one phase
+python plot.py calibration --samples FILE --style JSON --out figures/calibration.{pdf,png,csv,txt}
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+import polars as pl
+
 from coldprefix import tables
 from coldprefix.config import PHASES, Figures
 from coldprefix.errors import run_main
 from coldprefix.figures import (
+    calibration,
     fig1_invalidation,
     fig2_scaling,
     fig3_architectures,
@@ -42,14 +46,18 @@ FIGURES: dict[str, Callable[[style.Measured, Figures], style.Drawing]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figure", choices=FIGURES)
-    parser.add_argument("--trials", type=Path, nargs="+", required=True)
-    parser.add_argument("--summary", type=Path, nargs="+", required=True)
-    parser.add_argument("--provenance", type=Path, nargs="+", required=True)
+    parser.add_argument("figure", choices=[*FIGURES, "calibration"])
+    parser.add_argument("--trials", type=Path, nargs="+", default=[])
+    parser.add_argument("--summary", type=Path, nargs="+", default=[])
+    parser.add_argument("--provenance", type=Path, nargs="+", default=[])
+    parser.add_argument("--samples", type=Path, help="of the calibration")
     parser.add_argument("--style", required=True, help="the section `figures` of config.yaml as JSON")
     parser.add_argument("--out", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
     settings = Figures.model_validate_json(arguments.style)
+    if arguments.figure == "calibration":
+        style.save(calibration.draw(pl.read_parquet(arguments.samples), settings), arguments.out, settings)
+        return
     trials = tables.read_tables(arguments.trials, tables.TRIALS)
     summary = tables.read_tables(arguments.summary, tables.SUMMARY)
     provenance = [json.loads(path.read_text()) for path in arguments.provenance]

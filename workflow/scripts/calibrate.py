@@ -1,0 +1,44 @@
+"""Measure the harness against null engines whose times are known: bias and jitter of TTFT, error of throughput.
+
+    python calibrate.py --out results/calibration --log results/logs/calibration.log [--samples 40]
+
+Writes samples.parquet, summary.parquet and calibration.txt; prints the table, and each target that was not met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+import polars as pl
+
+from coldprefix.calibration import sample
+from coldprefix.errors import run_main
+from coldprefix.exclusive import exclusive
+from coldprefix.tables import write_parquet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=40, help="of each time to first token (default 40)")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with exclusive("calibration"):
+        samples = sample.take(arguments.log, arguments.samples)
+    summary = sample.summarise(samples)
+    missed = sample.misses(summary)
+    write_parquet(samples, arguments.out / "samples.parquet")
+    write_parquet(summary.with_columns(missed=pl.lit("; ".join(missed) or None, pl.String())), arguments.out / "summary.parquet")
+    text = sample.table(summary) + "".join(f"NOT MET  {line}\n" for line in missed)
+    (arguments.out / "calibration.txt").write_text(text)
+    print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
