@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures report test check docs lock
+.PHONY: help setup figures quick report test check docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -13,7 +13,10 @@ setup:  ## the environment that holds Snakemake; then: . .venv/bin/activate
 figures: setup  ## set up, measure, aggregate, draw
 	@$(RUN) snakemake
 
-report: setup  ## the same, and results/report.html: everything in one file
+quick: setup  ## the study's table without the sweeps, and what can be drawn from it
+	@$(RUN) snakemake --config experiments=main
+
+report: setup  ## as figures, and results/report.html: everything in one file
 	@$(RUN) snakemake results/report.html
 
 test: setup  ## all tests

@@ -91,6 +91,23 @@ def test_a_bad_value_is_refused_with_its_path_and_a_correction(values: Values, c
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("trials", "message"),
+    [
+        ({"min": 9, "max": 7, "precision": 0.1}, "  trials.min: 9 is more than trials.max (7)"),
+        ({"min": 3, "max": 7, "precision": 0.1}, "  trials.min: 3: should be greater than or equal to 6"),
+        ({"min": 6, "max": 7, "precison": 0.1}, "  trials.precison: there is no such key (did you mean 'precision'?)"),
+        ({"min": 6, "max": 7, "precision": 5}, "  trials.precision: 5: should be less than 1"),
+        (0, "  trials: 0: should be greater than or equal to 1"),
+        ("many", "  trials: 'many': should be a valid integer"),
+    ],
+)
+def test_a_wrong_stopping_rule_is_named_by_its_own_key(values: Values, trials: Any, message: str) -> None:
+    with pytest.raises(ColdprefixError) as caught:
+        parse(with_values(values, {"trials": trials}))
+    assert message in str(caught.value) and "function-after" not in str(caught.value)
+
+
 def test_all_mistakes_are_reported_at_once(values: Values) -> None:
     with pytest.raises(ColdprefixError) as caught:
         parse(with_values(values, {"trials": 0, "vllm.dtype": "int4", "figures.column_in": 0}))

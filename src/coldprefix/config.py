@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, create_model, model_validator
 
 from coldprefix.errors import ColdprefixError
 
@@ -71,8 +71,11 @@ class Until(Strict):
         return self
 
 
-# A number of trials, or when to stop.
-Trials = Annotated[int, Field(ge=1)] | Until
+# A number of trials, or when to stop. Which of the two is meant decides what is said of a mistake.
+Trials = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[Until, Tag("until")],
+    Discriminator(lambda value: "until" if isinstance(value, (dict, Until)) else "number"),
+]
 
 
 class Lengths(Strict):
@@ -449,6 +452,10 @@ def _suggest(word: str, choices: Mapping[str, Any] | list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+# Parts of pydantic's locations that are no keys of config.yaml.
+TAGS = ("standin", "hub", "number", "until", "literal['auto']", "constrained-int")
+
+
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """The keys that exist in the section where an unknown key was found."""
     model: Any = Config
@@ -457,6 +464,8 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
             model = {"models": None, "cells": Override}[str(part)]
         elif model is None and part in ("standin", "hub"):
             model = StandinModel if part == "standin" else HubModel
+        elif part == "until":
+            model = Until
         elif isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             annotation = model.model_fields[str(part)].annotation
             model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
@@ -468,7 +477,7 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
         location = item["loc"]
-        path = ".".join(str(part) for part in location if part not in ("standin", "hub", "literal['auto']", "constrained-int"))
+        path = ".".join(str(part) for part in location if part not in TAGS)
         path = re.sub(r"\.(literal\[.*?\]|constrained-\w+|int|str)$", "", path)
         kind, context, value = item["type"], item.get("ctx", {}), item["input"]
         if kind == "extra_forbidden":
