@@ -57,7 +57,7 @@ def page(values: Values, tmp_path: Path) -> Path:
         schema=tables.schema(claims.CLAIMS),
     )  # fmt: skip
     path = tmp_path / "report.html"
-    path.write_text(report.build(trials, summary, checked, provenance, [figure]), encoding="utf-8")
+    path.write_text(report.build(trials, summary, checked, provenance, [figure], "null engine\n<python> 0.02 ms"), encoding="utf-8")
     return path
 
 
@@ -112,4 +112,8 @@ def test_the_page_says_what_was_rejected_and_what_was_not_decided(page: Path) ->
 def test_a_report_without_claims_says_so(page: Path, values: Values) -> None:
     trials = pl.DataFrame(schema=tables.schema(tables.TRIALS))
     text = report.build(trials, pl.DataFrame(schema=tables.schema(tables.SUMMARY)), None, [], [])
-    assert "The claims were not checked" in text and "None." in text
+    assert "The claims were not checked" in text and "None." in text and "The harness was not calibrated" in text
+
+
+def test_the_calibration_is_shown(page: Path) -> None:
+    assert "null engine\n&lt;python&gt; 0.02 ms" in page.read_text()

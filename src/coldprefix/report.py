@@ -52,6 +52,7 @@ def build(
     claims: pl.DataFrame | None,
     provenance: Sequence[Mapping[str, Any]],
     figures: Sequence[Path],
+    calibration: str | None = None,
 ) -> str:
     """The page.
 
@@ -59,6 +60,7 @@ def build(
         trials: tables.TRIALS, summary: tables.SUMMARY, claims: claims.CLAIMS or None where they were not checked.
         provenance: the record of each cell.
         figures: PNG files; the rows (.csv) and the caption (.txt) lie beside each.
+        calibration: the table of `calibration.sample.table`, with the targets that were missed.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -94,6 +96,7 @@ def build(
         rejections=_rejections(rejected),
         provenance=[{"cell": _path(r["job"]), "text": json.dumps(r, indent=1, sort_keys=True)} for r in provenance],
         costs=_costs(provenance),
+        calibration=calibration,
     )
 
 

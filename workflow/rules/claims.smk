@@ -36,17 +36,20 @@ rule report:
     input:
         rules.aggregate.output,
         rules.claims.output,
-        expand("figures/{name}.{format}", name=FIGURES, format=FORMATS),
+        expand(
+            "figures/{name}.{format}", name=[*FIGURES, "calibration"], format=FORMATS
+        ),
+        calibration=rules.calibration.output.text,
         provenance=raw(JOBS, "provenance.json"),
     output:
         "results/report.html",
     params:
-        figures=[f"figures/{name}.png" for name in FIGURES],
+        figures=[f"figures/{name}.png" for name in [*FIGURES, "calibration"]],
         code=code_hash("report.py", "report.html.jinja", "report.js", "tables.py"),
     shell:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
-        " --out {output:q} --provenance {input.provenance:q}"
+        " --calibration {input.calibration:q} --out {output:q} --provenance {input.provenance:q}"
 
 
 if CONFIG.compare is not None:

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--summary", type=Path, required=True)
     parser.add_argument("--claims", type=Path)
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="PNG files, with .csv and .txt beside each")
+    parser.add_argument("--calibration", type=Path, help="the table of the calibration as text")
     parser.add_argument("--provenance", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -31,7 +32,8 @@ def main() -> None:
     summary = tables.read_tables([arguments.summary], tables.SUMMARY)
     claims = pl.read_parquet(arguments.claims) if arguments.claims else None
     provenance = [json.loads(path.read_text()) for path in arguments.provenance]
-    page = report.build(trials, summary, claims, provenance, arguments.figures)
+    calibration = arguments.calibration.read_text() if arguments.calibration else None
+    page = report.build(trials, summary, claims, provenance, arguments.figures, calibration)
     partial = arguments.out.with_name(f".{arguments.out.name}.part")
     try:
         partial.write_text(page, encoding="utf-8")
