@@ -33,6 +33,7 @@ trials: 4
 burn_in: 1
 settle_ms: 0
 stream_tokens: 8
+calibration_samples: 2
 max_rejected: 0.5
 configurations: [A256_B128]
 question_tokens: 8

@@ -284,6 +284,9 @@ class Config(Strict):
         default={}, description="Values of single cells of the main experiment: phase/configuration/state, * matches any."
     )
     sweeps: dict[Name, Sweep] = Field(default={}, description="More cells around one question each; `experiments` chooses among them.")
+    calibration_samples: int = Field(
+        ge=2, description="Samples of each time to first token in the calibration, per null engine; a tenth of it of each throughput."
+    )
     llamacpp: LlamaCpp
     vllm: Vllm
     timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")

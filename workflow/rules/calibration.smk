@@ -14,6 +14,7 @@ rule calibration:
     resources:
         machine=100,
     params:
+        samples=CONFIG.calibration_samples,
         code=code_hash(
             "clock.py",
             "engines/http.py",
@@ -23,7 +24,7 @@ rule calibration:
             "calibration/sample.py",
         ),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/calibrate.py --out results/calibration --log {log:q}"
+        "{PYTHON:q} {SCRIPTS:q}/calibrate.py --out results/calibration --log {log:q} --samples {params.samples}"
 
 
 rule calibration_figure:
