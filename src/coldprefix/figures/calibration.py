@@ -57,7 +57,7 @@ def draw(samples: pl.DataFrame, settings: Figures) -> style.Drawing:
     left.legend(loc="upper left", handlelength=1.2)
     left.set_ylim(top=max(left.get_ylim()[1], 0.3) * 1.35)
     right.set_xlabel("true throughput (tokens/s)")
-    right.set_ylabel("measured over true, minus 1 (%)")
+    right.set_ylabel("error of throughput (%)")
     style.note(
         figure,
         "Null engines with scripted times. Points: medians; bars: 1st to 99th percentile; grey: target for the median.",
