@@ -14,21 +14,23 @@ from coldprefix.figures import style
 
 
 def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str], settings: Figures) -> style.Drawing:
-    """Draw a panel per backend, a line per cell that both runs have: other / one."""
+    """Draw a panel per backend, a line per cell that both runs have: other / one. All panels share their rows, hit above miss."""
     style.apply(settings)
     rows = comparison.filter((pl.col("metric") == "ttft_ms") & pl.col("ratio").is_not_null())
     phases = [phase for phase in style.BACKEND_COLOURS if phase in set(rows["phase"])]
-    longest = max((rows.filter(pl.col("phase") == phase).height for phase in phases), default=1)
-    figure, axes = plt.subplots(1, max(1, len(phases)), figsize=(settings.text_in, 0.9 + 0.16 * longest), squeeze=False, sharex=True)
+    lines = rows.select("variant", "configuration").unique().sort("variant", "configuration", descending=True).rows()
+    height = 1.1 + 0.18 * max(1, len(lines))
+    figure, axes = plt.subplots(1, max(1, len(phases)), figsize=(settings.text_in, height), squeeze=False, sharex=True, sharey=True)
+    labels = [configuration if variant == "main" else f"{variant} {configuration}" for variant, configuration in lines]
+    axes[0][0].set_yticks(range(len(lines)), labels, fontsize=settings.font_pt - 2)
+    axes[0][0].set_ylim(-0.6, max(1, len(lines)) - 0.4)
     for panel, phase in zip(axes[0], phases, strict=False):
-        cells = list(rows.filter(pl.col("phase") == phase).sort("variant", "configuration", "state").iter_rows(named=True))
-        for y, row in enumerate(reversed(cells)):
+        for row in rows.filter(pl.col("phase") == phase).iter_rows(named=True):
             low, high = (row["ratio"] if row[end] is None else row[end] for end in ("ratio_low", "ratio_high"))
-            marker = "o" if row["state"] == "hit" else "s"
+            marker, shift = ("o", 0.2) if row["state"] == "hit" else ("s", -0.2)
+            y = lines.index((row["variant"], row["configuration"])) + shift
             panel.plot([low, high], [y, y], color=style.COLOURS[row["state"]], linewidth=1)
-            panel.plot(row["ratio"], y, marker, color=style.COLOURS[row["state"]], markersize=3.5)
-        labels = [r["configuration"] if r["variant"] == "main" else f"{r['variant']} {r['configuration']}" for r in reversed(cells)]
-        panel.set_yticks(range(len(cells)), labels, fontsize=settings.font_pt - 2)
+            panel.plot(row["ratio"], y, marker, color=style.COLOURS[row["state"]], markersize=3)
         panel.axvline(1, color="black", linewidth=0.6)
         panel.set_title(style.backend_title(phase))
         panel.set_xscale("log")
@@ -39,9 +41,11 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
         low, high = min([*ends, 0.9]), max([*ends, 1.1])
         axes[0][0].set_xlim(low / 1.05, high * 1.05)
         ticks = [
-            t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 1, 1.1, 1.25, 2, 5, 10, 20, 50, 100) if low / 1.05 <= t <= high * 1.05
+            t
+            for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 5, 10, 20, 50, 100)
+            if low / 1.05 <= t <= high * 1.05
         ]
-        axes[0][0].set_xticks(ticks if high / low < 2 else [t for t in ticks if t not in (0.8, 0.9, 1.1, 1.25)])
+        axes[0][0].set_xticks(ticks if high / low < 2 else [t for t in ticks if t not in (0.8, 0.9, 1.1, 1.25, 1.5)])
     figure.supxlabel(f"time to first token, {names[1]} / {names[0]}", fontsize=settings.font_pt)
     handles = [
         Line2D([], [], color=style.COLOURS[s], marker=m, markersize=3.5, linewidth=1, label=f"cache {s}")
