@@ -41,3 +41,17 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@contextmanager
+def long_lived() -> Iterator[None]:
+    """What exists now, an engine's modules and caches, is not looked through by collections inside.
+
+    Collecting before each request takes 0.1 s with vLLM loaded, and half a millisecond so.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

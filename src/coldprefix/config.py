@@ -119,6 +119,10 @@ class Vllm(Strict):
     kv_cache_gib: int = Field(ge=1, description="Memory of the KV block pool, in GiB.")
     batch_tokens: int = Field(ge=16, description="max_num_batched_tokens: most tokens computed in one step.")
     enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
+    share_server: bool = Field(
+        description="Cells of a run use the same `vllm serve` one after the other where their settings agree: its cache is emptied before "
+        "each cell, and the cell's first warm-up must find it empty. false, and always with replicates above 1: a fresh server for each."
+    )
 
 
 class StandinModel(Strict):

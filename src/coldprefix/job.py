@@ -40,7 +40,15 @@ ENGINE_CODE = {
         "supervise.py",
     ),
     ("llamacpp", "python"): ("engines/llamacpp_python.py", "engines/llamacpp.py"),
-    ("vllm", "http"): ("engines/vllm_http.py", "engines/http.py", "engines/chatml.jinja", "engines/vllm.py", "server.py", "supervise.py"),
+    ("vllm", "http"): (
+        "engines/vllm_http.py",
+        "engines/http.py",
+        "engines/chatml.jinja",
+        "engines/vllm.py",
+        "server.py",
+        "shared.py",
+        "supervise.py",
+    ),
     ("vllm", "python"): ("engines/vllm_python.py", "engines/vllm.py", "engines/output.py"),
 }
 
@@ -98,6 +106,11 @@ class Job(Strict):
     def cell(self) -> str:
         """Its folder below results/raw: phase/configuration/state, in a sweep phase/variant/configuration/state."""
         return Cell(self.phase, self.variant, self.configuration, self.state).path
+
+    @property
+    def shares_server(self) -> bool:
+        """May it use the server of another cell? Replicates are about fresh servers, so not with several."""
+        return self.vllm is not None and self.vllm.share_server and self.interface == "http" and self.protocol.replicates == 1
 
 
 def resolve_accelerator(wanted: str) -> Literal["cpu", "cuda"]:

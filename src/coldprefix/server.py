@@ -1,9 +1,10 @@
-"""Starts an engine's server, waits until it is ready, stops it; the measuring job owns it (see supervise.py)."""
+"""Starts an engine's server, waits until it is ready, stops it; the measuring job owns it, or the workflow (see supervise.py)."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from coldprefix import supervise
 from coldprefix.errors import ColdprefixError
@@ -47,21 +50,29 @@ class Server:
         grace_s: time between SIGTERM and SIGKILL.
         key_variable: environment variable in which the server takes the key that its clients must show; not on its command line, which
             every user of the machine can read.
+        owner: process with which the server ends, however that ends; this one if None.
 
     Attributes:
+        pid: of the supervisor.
         key: random for each server; "" if the server takes none.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path, grace_s: float = 10.0, key_variable: str | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        grace_s: float = 10.0,
+        key_variable: str | None = None,
+        owner: int | None = None,
     ) -> None:
         self.name = name
         self.key = secrets.token_urlsafe(24) if key_variable else ""
         own = {key_variable: self.key} if key_variable else {}
         self.log = log
         self._grace_s = grace_s
-        self._folder = tempfile.TemporaryDirectory(prefix="coldprefix-")  # mode 0700
-        self.folder = Path(self._folder.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="coldprefix-"))  # mode 0700
         self.socket = self.folder / "engine.sock"
         command = [part.replace("{socket}", str(self.socket)).replace("{folder}", str(self.folder)) for part in command]
         env = {name: value.replace("{folder}", str(self.folder)) for name, value in env.items()} | own
@@ -69,7 +80,7 @@ class Server:
         with open(log, "wb") as output:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-S", supervise.__file__, str(os.getpid()), str(grace_s), str(self.folder), *command],
+                    [sys.executable, "-S", supervise.__file__, str(owner or os.getpid()), str(grace_s), str(self.folder), *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -77,8 +88,9 @@ class Server:
                     start_new_session=True,
                 )
             except OSError:
-                self._folder.cleanup()
+                shutil.rmtree(self.folder)
                 raise
+        self.pid = self.process.pid
 
     def check_alive(self, doing: str) -> None:
         """Raises ColdprefixError with the exit code and the end of the log if the server is gone."""
@@ -107,7 +119,7 @@ class Server:
 
     def process_ids(self) -> list[int]:
         """The supervisor and everything below it."""
-        return [self.process.pid, *supervise.descendants(self.process.pid)]
+        return [self.pid, *supervise.descendants(self.pid)]
 
     def close(self) -> None:
         """Stop it and everything below it; the socket's folder goes too."""
@@ -118,4 +130,38 @@ class Server:
             except subprocess.TimeoutExpired:  # the supervisor itself hangs: take the whole session
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
-        self._folder.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Adopted(Server):
+    """A server that another job of the same run has started (shared.py).
+
+    Args:
+        pid: of its supervisor.
+        key: that its clients must show.
+    """
+
+    def __init__(self, name: str, folder: Path, pid: int, key: str, log: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self.socket = folder / "engine.sock"
+        self.key = key
+        self.log = log
+        self.pid = pid
+        self._supervisor = psutil.Process(pid)
+
+    def check_alive(self, doing: str) -> None:
+        """Raises ColdprefixError with the end of the log if the server is gone; its exit code is known to its parent only."""
+        if not self._supervisor.is_running() or self._supervisor.status() == psutil.STATUS_ZOMBIE:
+            raise ColdprefixError(f"{self.name} ended while {doing}. The end of {self.log}:\n{tail(self.log)}")
+
+    def close(self) -> None:
+        """Stop it and everything below it; its supervisor removes the folder."""
+        try:
+            self._supervisor.terminate()
+            self._supervisor.wait(30)
+        except psutil.TimeoutExpired:  # the supervisor itself hangs: take the whole session
+            os.killpg(self.pid, signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            pass
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,10 +1,10 @@
 """Runs one server and leaves nothing of it behind, whatever happens to the program that asked for it.
 
-    python supervise.py PARENT_PID GRACE_S FOLDER COMMAND...
+    python supervise.py OWNER_PID GRACE_S FOLDER COMMAND...
 
-The kernel sends this process SIGTERM when its parent dies (PR_SET_PDEATHSIG), and hands it the orphans among its
+The kernel tells this process when its owner has died (a pidfd), and hands it the orphans among its
 descendants (PR_SET_CHILD_SUBREAPER): vLLM's EngineCore and Worker outlive a killed API server otherwise (tried with
-0.32.0). On SIGTERM, or when the server ends by itself, the server gets SIGTERM, GRACE_S seconds, then every descendant
+0.32.0). Then, on SIGTERM, or when the server ends by itself, the server gets SIGTERM, GRACE_S seconds, then every descendant
 SIGKILL; then FOLDER, which holds its socket, is removed. The exit code is the server's, 128 + n if signal n ended it. Standard library only; Linux.
 """
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,20 +68,27 @@ def _reap() -> None:
         time.sleep(0.01)
 
 
-def main(parent: int, grace_s: float, folder: str, command: list[str]) -> int:
+def main(owner: int, grace_s: float, folder: str, command: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     # Waiting in sigwait costs no wake-ups: a measurement runs beside this process.
     ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends | {signal.SIGCHLD})
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the line above
+    try:
+        alive = os.pidfd_open(owner)
+    except ProcessLookupError:  # it has died already
+        shutil.rmtree(folder, ignore_errors=True)
         return 1
 
     def in_child() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # the server must not outlive this process either
 
+    def end_with_owner() -> None:
+        select.select([alive], [], [])  # readable when the owner has died
+        os.kill(os.getpid(), signal.SIGTERM)
+
     server = subprocess.Popen(command, preexec_fn=in_child)
+    threading.Thread(target=end_with_owner, daemon=True).start()
     while server.poll() is None:
         if signal.sigwait(ends | {signal.SIGCHLD}) in ends:
             _stop(server, grace_s)

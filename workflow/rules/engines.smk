@@ -56,7 +56,7 @@ rule preflight:
         "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.job:q} --entry {params.entry:q} --models models"
         " --downloads results/setup/downloads &&"
         " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/preflight.py --job {params.job:q}"
-        " --model models/{params.model:q} --gguf models/{params.model:q}-F16.gguf --out {output:q} --log {log:q}"
+        " --model models/{params.model:q} --gguf models/{params.model:q}-F16.gguf --out {output:q} --log {log:q} --owner $PPID"
 
 
 # Before anything is measured: what must agree between the two interfaces of an engine does.

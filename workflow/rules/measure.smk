@@ -1,7 +1,7 @@
 # One job per cell: phase x configuration x cache state, in a sweep phase x variant x configuration x cache state. It owns its engine. Rules are named after the phases, so that
 # `snakemake --forcerun phase3b` measures phase3b again.
 
-for phase in PHASES:
+for number, phase in enumerate(PHASES):
 
     rule:
         name:
@@ -11,6 +11,8 @@ for phase in PHASES:
             provenance=f"results/raw/{phase}/{{cell}}/provenance.json",
         log:
             f"results/logs/{phase}/{{cell}}.log",
+        # One phase after the other: its cells may share a server. $PPID is Snakemake, with which such a server ends.
+        priority: 50 - number
         threads: workflow.cores
         resources:
             machine=100,
@@ -24,4 +26,4 @@ for phase in PHASES:
             " --downloads results/setup/downloads &&"
             " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/measure.py --job {params.job:q}"
             " --model models/{params.model:q} --gguf models/{params.model:q}-F16.gguf"
-            " --requests {output.requests:q} --provenance {output.provenance:q} --log {log:q}"
+            " --requests {output.requests:q} --provenance {output.provenance:q} --log {log:q} --owner $PPID"

@@ -25,6 +25,7 @@ import psutil
 from tqdm import tqdm
 
 from coldprefix import protocol, provenance
+from coldprefix.clock import long_lived
 from coldprefix.engines.open import open_session
 from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError, run_main
@@ -33,7 +34,7 @@ from coldprefix.job import Job
 from coldprefix.tables import SCHEMA_VERSION, write_parquet
 
 
-def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol.Row], dict[str, Any]]:
+def measure(job: Job, model: Path, gguf: Path, log: Path, owner: int | None) -> tuple[list[protocol.Row], dict[str, Any]]:
     """All replicates of a cell. Returns its rows and its provenance."""
     rows: list[protocol.Row] = []
     starts: list[float] = []
@@ -58,8 +59,9 @@ def measure(job: Job, model: Path, gguf: Path, log: Path) -> tuple[list[protocol
             bar.update()
 
         for replicate in range(job.protocol.replicates):
-            with open_session(job, model, gguf, log) as session:
+            with open_session(job, model, gguf, log, owner) as session, long_lived():
                 starts.append(round(session.start_s, 3))
+                record["engine_used_before"] = session.used_before
                 in_force = session.in_force()
                 if record.setdefault("in_force", in_force) != in_force:
                     raise ColdprefixError(f"{job.cell}: a fresh engine came up with other settings: {record['in_force']} then {in_force}")
@@ -77,13 +79,14 @@ def main() -> None:
     parser.add_argument("--requests", type=Path, required=True)
     parser.add_argument("--provenance", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True, help="the engine's own output")
+    parser.add_argument("--owner", type=int, help="process id of the workflow, with which servers that cells share end")
     arguments = parser.parse_args()
     # So that `finally` runs and the engine is stopped. The parent's death ends this program, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     job = Job.model_validate_json(arguments.job)
     inherited = dict(os.environ)
     with exclusive(job.cell):
-        rows, record = measure(job, arguments.model, arguments.gguf, arguments.log)
+        rows, record = measure(job, arguments.model, arguments.gguf, arguments.log, arguments.owner)
     os.environ.update(inherited)  # an engine in this process had it replaced
     frame = protocol.as_frame(rows)
     try:

@@ -31,12 +31,13 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--owner", type=int, help="as of measure.py")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     job = Job.model_validate_json(arguments.job)
     inherited = dict(os.environ)
     environments.say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
-    with exclusive(f"{job.phase} preflight"), open_session(job, arguments.model, arguments.gguf, arguments.log) as session:
+    with exclusive(f"{job.phase} preflight"), open_session(job, arguments.model, arguments.gguf, arguments.log, arguments.owner) as session:
         in_force = session.in_force()
         lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
         prompts = draw_trial(lengths, "hit", job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")

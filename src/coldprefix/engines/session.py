@@ -53,9 +53,11 @@ class Session(ABC):
 
     Attributes:
         start_s: seconds from the start until it was ready.
+        used_before: number of cells that the same engine has measured before; 0 for one that was started for this job.
     """
 
     start_s: float = 0.0
+    used_before: int = 0
 
     @property
     @abstractmethod
@@ -91,8 +93,15 @@ class Session(ABC):
     def close(self) -> None:
         """Stop the engine; nothing of it survives."""
 
+    def leave(self) -> None:
+        """The job is done and the engine idle: stop it, or leave it to the next job where jobs share one."""
+        self.close()
+
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.leave()
+        else:
+            self.close()

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from coldprefix import shared
 from coldprefix.engines import vllm
 from coldprefix.engines.http import CHAT_TEMPLATE, Client, Rendered, count, messages, number
 from coldprefix.engines.session import Completion, Session
+from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.server import Server
 
 
 class VllmServer(Session):
-    """A `vllm serve` of one job, on a private Unix socket."""
+    """A `vllm serve` on a private Unix socket: of one job, or of all jobs of ``owner`` that need one like it, if the job allows that."""
 
-    def __init__(self, job: Job, model: Path, log: Path) -> None:
+    def __init__(self, job: Job, model: Path, log: Path, owner: int | None = None) -> None:
         self._job = job
+        self._owner = owner if job.shares_server else None
         self._form = job.protocol.request_form
         self._rendered: dict[tuple[int, ...], Rendered] = {}
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.absolute()), "--uds", "{socket}"]
@@ -34,19 +38,31 @@ class VllmServer(Session):
                 command += [f"--{flag}", str(value)]
         command += ["--served-model-name", "model", "--enable-prompt-tokens-details", "--enable-per-request-metrics"]
         command += ["--disable-uvicorn-access-log"]
-        if self._form == "chat":
-            command += ["--chat-template", str(CHAT_TEMPLATE), "--chat-template-content-format", "string"]
+        # Given whether this job sends chats or not, so that all cells need the same server.
+        command += ["--chat-template", str(CHAT_TEMPLATE), "--chat-template-content-format", "string"]
         self.command = command
         # Where vLLM's processes talk to each other: the private folder, which goes with the server; by default it leaves sockets in /tmp.
         env = vllm.environment(job) | {"VLLM_RPC_BASE_PATH": "{folder}"}
-        self._server = Server("vllm serve", command, env, log, grace_s=15.0, key_variable="VLLM_API_KEY")
+        identity = sha256_of(json.dumps([command, env, job.environment_key, job.model.identity, job.code]).encode())
+        began = time.monotonic()
+        found = shared.find(self._owner, identity) if self._owner else None
+        self._server = found or Server("vllm serve", command, env, log, grace_s=15.0, key_variable="VLLM_API_KEY", owner=self._owner)
         self._client = Client(self._server, job.protocol.timeout_s)
-        self.start_s = self._client.wait_healthy(job.protocol.start_timeout_s)
         try:
+            if self._owner and not found:
+                shared.register(self._server, self._owner, identity)
+            self._client.wait_healthy(job.protocol.start_timeout_s)
             self._in_force = self._read_in_force()
+            if self._owner:
+                self.used_before = shared.take(self._server, job.cell)
+                self.reset()  # and the first warm-up proves it: it must reuse 0 tokens
         except BaseException:
             self.close()
             raise
+        if found:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"This cell used a server that another cell had started (vllm.share_server); its log: {self._server.log}\n")
+        self.start_s = time.monotonic() - began
 
     @property
     def granularity(self) -> int:
@@ -118,6 +134,12 @@ class VllmServer(Session):
 
     def process_ids(self) -> list[int]:
         return self._server.process_ids()
+
+    def leave(self) -> None:
+        if self._owner:
+            shared.give_back(self._server)
+        else:
+            self.close()
 
     def close(self) -> None:
         self._client.close()

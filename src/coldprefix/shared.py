@@ -1,0 +1,108 @@
+"""A server that the cells of one run use one after the other: the first starts it, each finds it empty, the run's end ends it.
+
+Starting `vllm serve` takes some 20 s, more than many a cell measures. The server belongs to the process that runs the whole
+workflow (the owner; see supervise.py) and not to the job that started it. What a job must know of it stands in `shared.json`
+beside its socket, in a folder that only this user can enter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from coldprefix.server import Adopted, Server
+
+RECORD = "shared.json"
+
+
+@dataclass
+class Record:
+    """What is known of a shared server.
+
+    Attributes:
+        identity: sha256 of all that makes one server like another.
+        owner: process id of the workflow.
+        supervisor, born: process id of its supervisor and when that was started, by the kernel's clock.
+        cells: that it has measured, in order.
+        free: False while a job uses it, and after a job that failed or was killed: nobody knows then what it is doing.
+    """
+
+    identity: str
+    owner: int
+    name: str
+    supervisor: int
+    born: float
+    key: str
+    log: str
+    cells: list[str]
+    free: bool
+
+
+def _write(folder: Path, record: Record) -> None:
+    partial = folder / f".{RECORD}"
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(record), file)
+    partial.replace(folder / RECORD)
+
+
+def _of(owner: int) -> Iterator[tuple[Path, Record]]:
+    """Folders and records of the living servers of ``owner``. Other users' folders of a like name are not looked into."""
+    for path in Path(tempfile.gettempdir()).glob(f"coldprefix-*/{RECORD}"):
+        try:
+            if path.parent.stat().st_uid != os.getuid():
+                continue
+            record = Record(**json.loads(path.read_text()))
+            alive = psutil.Process(record.supervisor).create_time() == record.born
+        except (OSError, ValueError, TypeError, psutil.Error):
+            continue  # it is just ending
+        if alive and record.owner == owner:
+            yield path.parent, record
+
+
+def _adopt(folder: Path, record: Record) -> Adopted:
+    return Adopted(record.name, folder, record.supervisor, record.key, Path(record.log))
+
+
+def find(owner: int, identity: str) -> Adopted | None:
+    """The owner's free server with this identity, or None. All its other servers are ended: they would take memory and CPU time."""
+    found = None
+    for folder, record in list(_of(owner)):
+        if found is None and record.free and record.identity == identity:
+            found = _adopt(folder, record)
+        else:
+            _adopt(folder, record).close()
+    return found
+
+
+def end_all(owner: int) -> None:
+    """End the owner's servers."""
+    find(owner, "")
+
+
+def register(server: Server, owner: int, identity: str) -> None:
+    """Make a server that has just been started known, in use."""
+    born = psutil.Process(server.pid).create_time()
+    _write(server.folder, Record(identity, owner, server.name, server.pid, born, server.key, str(server.log.absolute()), [], False))
+
+
+def take(server: Server, cell: str) -> int:
+    """Use a server for a cell; nobody else will until `give_back`. Returns the number of cells it has measured before."""
+    record = Record(**json.loads((server.folder / RECORD).read_text()))
+    before = len(record.cells)
+    record.cells.append(cell)
+    record.free = False
+    _write(server.folder, record)
+    return before
+
+
+def give_back(server: Server) -> None:
+    """Leave a server that is known to be idle to the next cell."""
+    record = Record(**json.loads((server.folder / RECORD).read_text()))
+    record.free = True
+    _write(server.folder, record)
