@@ -28,7 +28,7 @@ def cpu_name() -> str:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name, memory, driver and clocks of each NVIDIA GPU; empty where there is none."""
+    """Name, memory, driver, clocks and the time it was throttled so far of each NVIDIA GPU; empty where there is none."""
     try:
         import pynvml
 
@@ -46,11 +46,21 @@ def gpus() -> list[dict[str, Any]]:
                     "driver": pynvml.nvmlSystemGetDriverVersion(),
                     "sm_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
                     "temperature_c": pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+                    "thermal_violation_ns": _violation_ns(pynvml, handle, pynvml.NVML_PERF_POLICY_THERMAL),
+                    "power_violation_ns": _violation_ns(pynvml, handle, pynvml.NVML_PERF_POLICY_POWER),
                 }
             )
         return found
     finally:
         pynvml.nvmlShutdown()
+
+
+def _violation_ns(pynvml: Any, handle: Any, policy: int) -> int | None:
+    """How long the driver has held a GPU back for a reason, since it was loaded; None where it does not count that."""
+    try:
+        return int(pynvml.nvmlDeviceGetViolationStatus(handle, policy).violationTime)
+    except pynvml.NVMLError:
+        return None
 
 
 def host() -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any
 import jinja2
 import polars as pl
 
+from coldprefix import costs
+from coldprefix.caveats import caveats_of
 from coldprefix.config import Cell
 from coldprefix.figures.style import backend_title
 
@@ -95,7 +97,10 @@ def build(
         metrics=METRICS,
         rejections=_rejections(rejected),
         provenance=[{"cell": _path(r["job"]), "text": json.dumps(r, indent=1, sort_keys=True)} for r in provenance],
-        costs=_costs(provenance),
+        costs=costs.breakdown(provenance),
+        cost_parts=costs.PARTS,
+        between=costs.between(provenance),
+        caveats=caveats_of(trials, provenance).rows(named=True),
         calibration=calibration,
     )
 
@@ -172,14 +177,3 @@ def _rejections(rejected: pl.DataFrame) -> list[dict[str, Any]]:
         {"cell": _path(row), "reason": row["rejection"], "trials": ", ".join(map(str, row["trial"]))}
         for row in groups.iter_rows(named=True)
     ]
-
-
-def _costs(provenance: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per experiment: cells, minutes of wall time, and the share in which the engine answered or started."""
-    rows = []
-    for sweep in dict.fromkeys(r["job"]["sweep"] for r in provenance):
-        own = [r for r in provenance if r["job"]["sweep"] == sweep]
-        wall = sum(r["wall_s"] for r in own)
-        busy, start = sum(r["engine_busy_s"] for r in own), sum(sum(r["engine_start_s"]) for r in own)
-        rows.append({"sweep": sweep, "cells": len(own), "minutes": wall / 60, "busy": busy / wall, "start": start / wall})
-    return rows

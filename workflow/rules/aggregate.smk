@@ -18,7 +18,9 @@ rule experiment:
         text="results/experiments/{experiment}/summary.txt",
     params:
         cells=lambda wildcards: cells_of(wildcards.experiment),
-        code=code_hash("aggregate.py", "statistics.py", "tables.py"),
+        code=code_hash(
+            "aggregate.py", "caveats.py", "costs.py", "statistics.py", "tables.py"
+        ),
     shell:
         "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results/experiments/{wildcards.experiment:q}"
 
@@ -36,6 +38,8 @@ rule aggregate:
         "results/summary.txt",
     params:
         cells=list(JOBS),
-        code=code_hash("aggregate.py", "statistics.py", "tables.py"),
+        code=code_hash(
+            "aggregate.py", "caveats.py", "costs.py", "statistics.py", "tables.py"
+        ),
     shell:
         "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results --requests"

@@ -45,7 +45,14 @@ rule report:
         "results/report.html",
     params:
         figures=[f"figures/{name}.png" for name in [*FIGURES, "calibration"]],
-        code=code_hash("report.py", "report.html.jinja", "report.js", "tables.py"),
+        code=code_hash(
+            "report.py",
+            "report.html.jinja",
+            "report.js",
+            "caveats.py",
+            "costs.py",
+            "tables.py",
+        ),
     shell:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"

@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 import polars as pl
 
-from coldprefix import tables
+from coldprefix import caveats, costs, tables
 from coldprefix.aggregate import check_comparable, check_same_prompts, summary_of, table, trials_of
+from coldprefix.caveats import caveats_of
 from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError, run_main
 
@@ -50,7 +51,8 @@ def main() -> None:
     for frame, columns, name in written:
         tables.validate(frame, columns, name)
         tables.write_parquet(frame, arguments.out / f"{name}.parquet")
-    text = table(summary)
+    doubts = caveats_of(trials, records)
+    text = f"{table(summary)}\n{costs.table(records)}" + (f"\n{caveats.text(doubts)}" if len(doubts) else "")
     (arguments.out / "summary.txt").write_text(text)
     print(f"\n{text}", flush=True)
 
