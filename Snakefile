@@ -10,6 +10,7 @@ include: "workflow/rules/engines.smk"
 include: "workflow/rules/calibration.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/peers.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 
@@ -24,5 +25,6 @@ rule all:
         expand("figures/{name}.{format}", name=FIGURES, format=FORMATS),
         rules.calibration.output,
         rules.calibration_figure.output,
+        rules.peers.output,
         rules.claims.output,
         rules.report.output,

@@ -34,6 +34,7 @@ burn_in: 1
 settle_ms: 0
 stream_tokens: 8
 calibration_samples: 2
+peer_rounds: 3
 max_rejected: 0.5
 configurations: [A256_B128]
 question_tokens: 8

@@ -291,6 +291,7 @@ class Config(Strict):
     calibration_samples: int = Field(
         ge=2, description="Samples of each time to first token in the calibration, per null engine; a tenth of it of each throughput."
     )
+    peer_rounds: int = Field(ge=3, description="Runs of llama-bench of each length, each beside a miss of that length on each interface.")
     llamacpp: LlamaCpp
     vllm: Vllm
     timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")

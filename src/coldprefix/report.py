@@ -55,6 +55,7 @@ def build(
     provenance: Sequence[Mapping[str, Any]],
     figures: Sequence[Path],
     calibration: str | None = None,
+    peers: str | None = None,
 ) -> str:
     """The page.
 
@@ -63,6 +64,7 @@ def build(
         provenance: the record of each cell.
         figures: PNG files; the rows (.csv) and the caption (.txt) lie beside each.
         calibration: the table of `calibration.sample.table`, with the targets that were missed.
+        peers: the table of `peers.table`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -102,6 +104,7 @@ def build(
         between=costs.between(provenance),
         caveats=caveats_of(trials, provenance).rows(named=True),
         calibration=calibration,
+        peers=peers,
     )
 
 

@@ -40,6 +40,7 @@ rule report:
             "figures/{name}.{format}", name=[*FIGURES, "calibration"], format=FORMATS
         ),
         calibration=rules.calibration.output.text,
+        peers=rules.peers.output.text,
         provenance=raw(JOBS, "provenance.json"),
     output:
         "results/report.html",
@@ -56,7 +57,7 @@ rule report:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
-        " --calibration {input.calibration:q} --out {output:q} --provenance {input.provenance:q}"
+        " --calibration {input.calibration:q} --peers {input.peers:q} --out {output:q} --provenance {input.provenance:q}"
 
 
 if CONFIG.compare is not None:

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--claims", type=Path)
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="PNG files, with .csv and .txt beside each")
     parser.add_argument("--calibration", type=Path, help="the table of the calibration as text")
+    parser.add_argument("--peers", type=Path, help="the engines' own instruments beside the harness, as text")
     parser.add_argument("--provenance", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -33,7 +34,8 @@ def main() -> None:
     claims = pl.read_parquet(arguments.claims) if arguments.claims else None
     provenance = [json.loads(path.read_text()) for path in arguments.provenance]
     calibration = arguments.calibration.read_text() if arguments.calibration else None
-    page = report.build(trials, summary, claims, provenance, arguments.figures, calibration)
+    peers = arguments.peers.read_text() if arguments.peers else None
+    page = report.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)
     partial = arguments.out.with_name(f".{arguments.out.name}.part")
     try:
         partial.write_text(page, encoding="utf-8")

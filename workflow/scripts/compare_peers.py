@@ -1,0 +1,39 @@
+"""Ratios of the harness's TTFT to what the engines' own instruments say.
+
+python compare_peers.py [--rounds rounds.parquet] [--trials trials.parquet] --out results/peers
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+import polars as pl
+
+from coldprefix import peers, tables
+from coldprefix.errors import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=Path, help="misses and llama-bench, interleaved")
+    parser.add_argument("--trials", type=Path, help="of the main experiment, for vLLM's own times")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    pairs = []
+    if arguments.rounds:
+        pairs.append(peers.pairs_of_rounds(pl.read_parquet(arguments.rounds)))
+    if arguments.trials:
+        pairs.append(peers.pairs_of_trials(tables.read_tables([arguments.trials], tables.TRIALS)))
+    summary = peers.summarise(pl.concat(pairs))
+    tables.write_parquet(summary, arguments.out / "peers.parquet")
+    text = peers.table(summary)
+    (arguments.out / "peers.txt").write_text(text)
+    print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(main)
