@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import polars as pl
 
 from coldprefix import tables
 from coldprefix.config import Cell
+from coldprefix.environments import sha256_of
 
 TOKENS = 8  # of each streaming query
 STEPS = ("warmup", "query", "rewarm", "stream")
@@ -82,10 +82,12 @@ def requests_of(cell: Cell, rows: int, seed: int) -> pl.DataFrame:
 
 def record_of(cell: Cell) -> dict[str, Any]:
     """As much of a provenance record as the aggregation reads."""
-    job = {"phase": cell.phase, "variant": cell.variant, "configuration": cell.configuration, "state": cell.state}
+    job: dict[str, Any] = {"phase": cell.phase, "variant": cell.variant, "configuration": cell.configuration, "state": cell.state}
     job |= {"engine": "llamacpp", "interface": "http" if cell.phase == "phase3a" else "python", "code": "0" * 64}
     host = {"cpu": "generated", "usable_cpus": 2, "gpus": []}
-    return {"host": host, "job": job | {"accelerator": "cpu", "threads": 2, "model": {"name": "gpt2-standin"}}, "in_force": {"threads": 2}}
+    job |= {"accelerator": "cpu", "threads": 2, "model": {"name": "gpt2-standin"}, "protocol": {"trials": 8, "max_rejected": 0.2}}
+    times = {"job_s": 60.0, "wall_s": 58.0, "engine_busy_s": 50.0, "engine_start_s": [3.0], "settle_s": 1.0}
+    return {"host": host, "job": job, "in_force": {"threads": 2}, "finished_at": "2026-01-01T00:00:00+00:00"} | times
 
 
 def generate(folder: Path, cells: list[Cell], rows: int) -> None:
@@ -93,7 +95,8 @@ def generate(folder: Path, cells: list[Cell], rows: int) -> None:
     for number, cell in enumerate(cells):
         share = rows // len(cells) + (number < rows % len(cells))
         tables.write_parquet(requests_of(cell, share, number + 1), folder / cell.path / "requests.parquet")
-        (folder / cell.path / "provenance.json").write_text(json.dumps(record_of(cell)))
+        digest = sha256_of((folder / cell.path / "requests.parquet").read_bytes())
+        (folder / cell.path / "provenance.json").write_text(json.dumps(record_of(cell) | {"requests_sha256": digest}))
 
 
 def main() -> None:
@@ -109,17 +112,11 @@ def main() -> None:
         generate(raw, cells, arguments.rows)
         generated = time.perf_counter() - began
         out.mkdir()
-        listed = Path(temporary) / "cells.txt"
-        listed.write_text("\n".join(cell.path for cell in cells))
         command = [sys.executable, str(ROOT / "workflow/scripts/aggregate.py"), "--raw", str(raw), "--out", str(out), "--requests"]
-        # As the rule passes them, unless the kernel would refuse so long a line.
-        short = sum(len(cell.path) + 1 for cell in cells) < 120_000
-        command += ["--cells", *(cell.path for cell in cells)] if short else ["--cells-file", str(listed)]
+        command += ["--cells", *(cell.path for cell in cells)]
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         began = time.perf_counter()
-        done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLDPREFIX_TIMES": "1"}
-        )
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         took = time.perf_counter() - began
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -131,7 +128,6 @@ def main() -> None:
         f"{height:,} rows in {len(cells):,} files, {sizes['raw']:.0f} MiB (generated in {generated:.0f} s); written: {sizes['out']:.0f} MiB"
     )
     print(f"aggregate.py     {took:.1f} s, {height / took / 1e6:.2f} million rows/s, peak memory {peak / 2**20:.2f} GiB")
-    print(done.stderr, end="")
 
 
 if __name__ == "__main__":

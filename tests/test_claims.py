@@ -485,7 +485,7 @@ def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_program_writes_a_table_and_a_page_and_prints_the_verdicts(tmp_path: Path) -> None:
     tables.write_parquet(interfaces(370.0, 360.0, 20.0), tmp_path / "trials.parquet")
-    (tmp_path / "p.json").write_text(json.dumps(record("phase3a")))
+    (tmp_path / "p.json").write_text(json.dumps([record("phase3a")]))
     (tmp_path / "converter.json").write_text(json.dumps(REFUSAL | {"gguf_written": False}))
     done = run(tmp_path, "--converter", str(tmp_path / "converter.json"))
     assert done.returncode == 0, done.stderr
@@ -500,7 +500,7 @@ def test_the_program_writes_a_table_and_a_page_and_prints_the_verdicts(tmp_path:
 
 
 def test_the_program_refuses_a_table_that_is_not_of_trials_and_a_record_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text(json.dumps(record("phase3a")))
+    (tmp_path / "p.json").write_text(json.dumps([record("phase3a")]))
     tables.write_parquet(frame().drop("ttft_ms"), tmp_path / "trials.parquet")
     assert "the columns are not those" in run(tmp_path).stderr
     tables.write_parquet(frame(), tmp_path / "trials.parquet")

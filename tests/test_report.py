@@ -37,7 +37,17 @@ def page(values: Values, tmp_path: Path) -> Path:
         job = job_of(config, cell)
         rows += protocol.run_replicate(NullSession("slot" if job.engine == "llamacpp" else "pool", 128), job, 0, 0, lambda _: None)
         record = {"host": {"cpu": f"CPU {EVIL}", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": {"slots": 1, "version": EVIL}}
-        provenance.append(record | {"wall_s": 60.0, "engine_busy_s": 48.0, "engine_start_s": [3.0]})
+        provenance.append(
+            record
+            | {
+                "wall_s": 60.0,
+                "job_s": 61.0,
+                "engine_busy_s": 48.0,
+                "engine_start_s": [3.0],
+                "settle_s": 1.0,
+                "finished_at": "2026-01-01T00:00:00+00:00",
+            }
+        )
     frame = protocol.as_frame(rows).with_columns(
         rejection=pl.when((pl.col("trial") == 2) & (pl.col("sweep") == "main")).then(pl.lit(EVIL)).otherwise("rejection")
     )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from null_engine import NullSession
 
 from coldprefix import aggregate, protocol, tables
+from coldprefix.environments import sha256_of
 from coldprefix.job import Job
 from coldprefix.statistics import degradation_pct, estimate
 
@@ -133,7 +134,13 @@ def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> Non
     cell = folder / job.cell
     tables.write_parquet(protocol.as_frame(rows), cell / "requests.parquet")
     machine = {"cpu": "a CPU", "usable_cpus": 2, "gpus": []} | host
-    record = {"host": machine, "job": job.model_dump(mode="json"), "in_force": session.in_force() | {"command": [job.state]}}
+    record: dict[str, Any] = {
+        "host": machine,
+        "job": job.model_dump(mode="json"),
+        "in_force": session.in_force() | {"command": [job.state]},
+    }
+    record |= {"job_s": 2.0, "wall_s": 1.5, "engine_busy_s": 1.0, "engine_start_s": [0.2], "settle_s": 0.0}
+    record |= {"finished_at": "2026-01-01T00:00:00+00:00", "requests_sha256": sha256_of((cell / "requests.parquet").read_bytes())}
     (cell / "provenance.json").write_text(json.dumps(record))
 
 
@@ -185,7 +192,7 @@ def spoil(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         (lambda f: f.drop("cached_tokens"), "the columns are not those of schema version"),
         (lambda f: f.with_columns(pl.col("total_ms").cast(pl.Int64)), "the columns are not those of schema version"),
         (lambda f: f.with_columns(total_ms=-pl.col("total_ms")), "negative"),
-        (lambda f: f.with_columns(state=pl.lit("miss")), "not the cell phase3a/A512_B256/hit"),
+        (lambda f: f.with_columns(ttft_ms=pl.col("ttft_ms") - 1), "it has been edited, or mixed up with another run's"),
     ],
 )
 def test_a_spoilt_raw_file_is_refused(raw: Path, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], message: str) -> None:
@@ -193,6 +200,25 @@ def test_a_spoilt_raw_file_is_refused(raw: Path, tmp_path: Path, change: Callabl
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_cell_in_another_s_place_is_refused(raw: Path, tmp_path: Path) -> None:
+    hit, miss = (raw / cell for cell in CELLS)
+    for name in ("requests.parquet", "provenance.json"):
+        (hit / name).write_bytes((miss / name).read_bytes())
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and f"provenance.json is of the cell {CELLS[1]}" in done.stderr
+    (hit / "provenance.json").write_text("{")
+    assert "cannot read" in run_aggregate(raw, tmp_path / "out", *CELLS).stderr
+
+
+def test_rows_of_another_run_are_refused(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
+    """The same cell, measured twice: the rows of one with the record of the other."""
+    kept = (raw / CELLS[0] / "requests.parquet").read_bytes()
+    write_cell(raw, make_job("phase3a", "hit", FAST), NullSession("slot", ttft_ms=11.0))
+    (raw / CELLS[0] / "requests.parquet").write_bytes(kept)
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and "mixed up with another run's" in done.stderr and not list((tmp_path / "out").iterdir())
 
 
 def test_a_truncated_raw_file_is_refused(raw: Path, tmp_path: Path) -> None:

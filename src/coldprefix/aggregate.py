@@ -1,20 +1,112 @@
-"""From raw requests to trials and summary. Nothing is dropped: what is left out of statistics is counted and kept."""
+"""From raw requests to trials and summary. Nothing is dropped: what is left out of statistics is counted and kept.
+
+Cells are read one phase x configuration at a time and the large tables written as streams, so that memory is that of a few
+cells, however many there are (benchmarks/scale.py).
+"""
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from coldprefix import caveats, costs, tables
 from coldprefix.config import Cell
+from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.settings import disagreements
 from coldprefix.statistics import Estimate, degradation_pct, estimate, groups
 from coldprefix.tables import METRICS, SUMMARY, TRIALS, schema
 
 CELL = ["phase", "engine", "interface", "sweep", "variant", "configuration", "state", "model"]
+
+
+def aggregate(raw: Path, cells: Sequence[str], out: Path, requests: bool) -> str:
+    """Write trials.parquet, summary.parquet, provenance.json (a list), summary.txt and, if asked for, requests.parquet.
+
+    Args:
+        raw: folder of the cells' folders.
+        cells: their paths in it.
+
+    Returns:
+        The text of summary.txt.
+
+    Raises:
+        ColdprefixError: a raw file that is missing, damaged, edited or another cell's, or cells that cannot be compared.
+    """
+    records = {cell: read_record(raw / cell, cell) for cell in cells}
+    check_comparable(list(records.values()))
+    together: dict[tuple[Any, ...], list[str]] = {}
+    pairs: dict[tuple[Any, ...], list[str]] = {}
+    for cell, record in records.items():
+        job = record["job"]
+        place = (job["variant"], job["configuration"])
+        together.setdefault((job["model"]["name"], *place, job["state"]), []).append(cell)
+        pairs.setdefault((job["phase"], *place), []).append(cell)
+    for same in together.values():
+        if len(same) > 1:
+            check_same_prompts(pl.concat([read_cell(raw / cell, cell, records[cell]).select(SENT) for cell in same]))
+    out.mkdir(parents=True, exist_ok=True)
+    summaries, doubts = [], []
+    with tempfile.TemporaryDirectory(dir=out, prefix=".parts-") as parts:
+        for number, pair in enumerate(pairs.values()):
+            frames = [read_cell(raw / cell, cell, records[cell]) for cell in pair]
+            trials = trials_of(pl.concat(frames).lazy()).collect().cast(tables.schema(TRIALS))
+            tables.validate(trials, TRIALS, "trials")
+            trials.write_parquet(Path(parts) / f"{number:06}.parquet")
+            summaries.append(summary_of(trials))
+            doubts.append(caveats.caveats_of(trials, [records[cell] for cell in pair]))
+        tables.sink_parquet(pl.scan_parquet(f"{parts}/*.parquet", glob=True), out / "trials.parquet")
+    summary = pl.concat(summaries).sort(pl.col("state").is_null(), maintain_order=True)
+    tables.validate(summary, SUMMARY, "summary")
+    tables.write_parquet(summary, out / "summary.parquet")
+    if requests:
+        tables.sink_parquet(pl.scan_parquet([raw / cell / "requests.parquet" for cell in cells]), out / "requests.parquet")
+    (out / "provenance.json").write_text(json.dumps(list(records.values()), indent=1, sort_keys=True) + "\n")
+    found = pl.concat(doubts)
+    text = f"{table(summary)}\n{costs.table(list(records.values()))}" + (f"\n{caveats.text(found)}" if len(found) else "")
+    (out / "summary.txt").write_text(text)
+    return text
+
+
+SENT = ["phase", "model", "variant", "configuration", "state", "replicate", "trial", "step", "prompt_hash"]
+
+
+def read_record(folder: Path, cell: str) -> dict[str, Any]:
+    """A cell's provenance record. Raises ColdprefixError if it cannot be read or is another cell's."""
+    path = folder / "provenance.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        found = _cell(record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ColdprefixError(f"cannot read {path}: {error!r}. Delete {folder} and run snakemake again to measure its cell anew.") from None
+    if found != cell:
+        raise ColdprefixError(f"{path} is of the cell {found}: has it been moved or edited? Delete {folder} and run snakemake again.")
+    return record
+
+
+def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFrame:
+    """A cell's raw rows (tables.REQUESTS), checked against its record.
+
+    Raises:
+        ColdprefixError: the file is not the one that the measuring job wrote, or of another cell or schema.
+    """
+    path = folder / "requests.parquet"
+    frame = tables.read_requests(path)
+    if sha256_of(path.read_bytes()) != record.get("requests_sha256"):
+        raise ColdprefixError(
+            f"{path} is not the file whose checksum its provenance.json holds: it has been edited, or mixed up with another run's. "
+            f"Delete {folder} and run snakemake again to measure the cell anew."
+        )
+    found = [Cell(*row).path for row in frame.select("phase", "variant", "configuration", "state").unique().rows()]
+    if found != [cell]:
+        raise ColdprefixError(f"{path} holds {found}, not the cell {cell}: has it been moved or edited?")
+    return frame
 
 
 def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:

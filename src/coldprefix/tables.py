@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from coldprefix.errors import ColdprefixError
 
 SCHEMA_VERSION = 3
+METADATA = {"coldprefix_schema": str(SCHEMA_VERSION)}
 
 # column: (type, what it is)
 REQUESTS: dict[str, tuple[pl.DataType, str]] = {
@@ -167,10 +169,22 @@ def read_tables(paths: Sequence[Path], columns: dict[str, tuple[pl.DataType, str
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """Write whole or not at all: a partial file never has the final name."""
+    with _whole(path) as partial:
+        frame.write_parquet(partial, compression="zstd", metadata=METADATA)
+
+
+def sink_parquet(frame: pl.LazyFrame, path: Path) -> None:
+    """The same for a table that is larger than memory: it is written as it is read."""
+    with _whole(path) as partial:
+        frame.sink_parquet(partial, compression="zstd", metadata=METADATA, engine="streaming")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     try:
-        frame.write_parquet(partial, compression="zstd", metadata={"coldprefix_schema": str(SCHEMA_VERSION)})
+        yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -15,14 +15,15 @@ rule experiment:
     output:
         trials="results/experiments/{experiment}/trials.parquet",
         summary="results/experiments/{experiment}/summary.parquet",
+        all_provenance="results/experiments/{experiment}/provenance.json",
         text="results/experiments/{experiment}/summary.txt",
     params:
-        cells=lambda wildcards: cells_of(wildcards.experiment),
+        cells=lambda wildcards: braces(cells_of(wildcards.experiment)),
         code=code_hash(
             "aggregate.py", "caveats.py", "costs.py", "statistics.py", "tables.py"
         ),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results/experiments/{wildcards.experiment:q}"
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells} --out results/experiments/{wildcards.experiment:q}"
 
 
 rule aggregate:
@@ -35,11 +36,12 @@ rule aggregate:
         "results/requests.parquet",
         "results/trials.parquet",
         "results/summary.parquet",
+        "results/provenance.json",
         "results/summary.txt",
     params:
-        cells=list(JOBS),
+        cells=lambda wildcards: braces(JOBS),
         code=code_hash(
             "aggregate.py", "caveats.py", "costs.py", "statistics.py", "tables.py"
         ),
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells:q} --out results --requests"
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells} --out results --requests"

@@ -15,7 +15,7 @@ rule converter:
 rule claims:
     input:
         trials="results/trials.parquet",
-        provenance=raw(JOBS, "provenance.json"),
+        provenance="results/provenance.json",
         converter=(
             rules.converter.output
             if "llamacpp" in {j.engine for j in JOBS.values()}
@@ -41,7 +41,7 @@ rule report:
         ),
         calibration=rules.calibration.output.text,
         peers=rules.peers.output.text,
-        provenance=raw(JOBS, "provenance.json"),
+        provenance="results/provenance.json",
     output:
         "results/report.html",
     params:

@@ -54,6 +54,26 @@ def cells_of(*experiments, phases=PHASES):
     ]
 
 
+def braces(cells):
+    """Cells for the shell to expand, e.g. phase1/{A512_B256,A384_B384}/{hit,miss}: written out, thousands are more than Linux lets a
+    command hold. Their names need no quotes (config.py)."""
+
+    def any_of(names):
+        return names[0] if len(names) == 1 else f"{{{','.join(names)}}}"
+
+    groups = {}
+    for cell in cells:
+        *place, configuration, state = cell.split("/")
+        groups.setdefault(("/".join(place), state), []).append(configuration)
+    merged = {}
+    for (place, state), configurations in groups.items():
+        merged.setdefault((place, tuple(configurations)), []).append(state)
+    return " ".join(
+        f"{place}/{any_of(configurations)}/{any_of(states)}"
+        for (place, configurations), states in merged.items()
+    )
+
+
 def raw(cells, name):
     """A raw file of each cell."""
     return [f"results/raw/{cell}/{name}" for cell in cells]

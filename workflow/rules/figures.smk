@@ -24,7 +24,7 @@ for name, (needed, phases) in FIGURES.items():
         input:
             trials=expand("results/experiments/{e}/trials.parquet", e=needed),
             summary=expand("results/experiments/{e}/summary.parquet", e=needed),
-            provenance=raw(cells_of(*needed, phases=phases), "provenance.json"),
+            provenance=expand("results/experiments/{e}/provenance.json", e=needed),
         output:
             expand(f"figures/{name}.{{format}}", format=FORMATS),
         params:

@@ -1,6 +1,6 @@
 """Put everything into one HTML file that works offline.
 
-python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --provenance FILE... --out results/report.html
+python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --provenance FILE --out results/report.html
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="PNG files, with .csv and .txt beside each")
     parser.add_argument("--calibration", type=Path, help="the table of the calibration as text")
     parser.add_argument("--peers", type=Path, help="the engines' own instruments beside the harness, as text")
-    parser.add_argument("--provenance", type=Path, nargs="+", required=True)
+    parser.add_argument("--provenance", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     trials = tables.read_tables([arguments.trials], tables.TRIALS)
     summary = tables.read_tables([arguments.summary], tables.SUMMARY)
     claims = pl.read_parquet(arguments.claims) if arguments.claims else None
-    provenance = [json.loads(path.read_text()) for path in arguments.provenance]
+    provenance = json.loads(arguments.provenance.read_text())
     calibration = arguments.calibration.read_text() if arguments.calibration else None
     peers = arguments.peers.read_text() if arguments.peers else None
     page = report.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)

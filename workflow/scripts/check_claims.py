@@ -1,6 +1,6 @@
 """Test the claims of claims.yaml on the data, each against its threshold.
 
-python check_claims.py --claims claims.yaml --trials results/trials.parquet --provenance FILE... [--converter FILE]
+python check_claims.py --claims claims.yaml --trials results/trials.parquet --provenance FILE [--converter FILE]
     --out results/claims.parquet --markdown results/claims.md
 
 Writes the table and a page to read, and prints the verdicts. A refuted claim is a result: the exit code is 0.
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claims", type=Path, required=True)
     parser.add_argument("--trials", type=Path, required=True)
-    parser.add_argument("--provenance", type=Path, nargs="+", required=True, help="provenance.json of the cells")
+    parser.add_argument("--provenance", type=Path, required=True, help="records of all cells")
     parser.add_argument("--converter", type=Path, help="what llama.cpp's converter said; may be missing")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, required=True)
@@ -33,7 +33,7 @@ def main() -> None:
     listed = claims.load(arguments.claims)
     try:
         trials = pl.read_parquet(arguments.trials)
-        provenance = [json.loads(path.read_text()) for path in arguments.provenance]
+        provenance = json.loads(arguments.provenance.read_text())
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise ColdprefixError(f"cannot read the trials or their provenance: {error}. Run snakemake again to make them anew.") from None
     tables.validate(trials, tables.TRIALS, str(arguments.trials))

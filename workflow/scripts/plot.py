@@ -60,7 +60,9 @@ def main() -> None:
         return
     trials = tables.read_tables(arguments.trials, tables.TRIALS)
     summary = tables.read_tables(arguments.summary, tables.SUMMARY)
-    provenance = [json.loads(path.read_text()) for path in arguments.provenance]
+    provenance = [record for path in arguments.provenance for record in json.loads(path.read_text())]
+    if arguments.figure.endswith("_panels"):  # of one backend: the others' models and machine are not its
+        provenance = [record for record in provenance if record["job"]["phase"] == arguments.figure.removesuffix("_panels")]
     style.save(FIGURES[arguments.figure](style.Measured(trials, summary, provenance), settings), arguments.out, settings)
 
 
