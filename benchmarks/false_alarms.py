@@ -5,7 +5,7 @@
 
 A false alarm is a 95 % interval of the effect (miss over hit, here a cell over the same cell again) that does not contain 0. Real
 runs come from  snakemake results/experiments/aa/trials.parquet --configfile benchmarks/aa.yaml , which measures one cell of each
-backend a dozen times, each on an engine of its own. All pairs of them are compared; pairs share cells, so the interval of the rate
+backend eight times. All pairs of them are compared; pairs share cells, so the interval of the rate
 is from resampling cells.
 """
 

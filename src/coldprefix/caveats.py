@@ -18,6 +18,7 @@ STOLEN_CPU = 0.02
 FREQUENCY_RANGE = 0.10  # between the 5th and the 95th percentile of a cell's trials, as a share of the median
 DRIFT = 0.05  # from the first trial to the last, as a share of the median, if a trend is that unlikely to be chance:
 DRIFT_P = 0.01
+DRIFT_POINTS = 200  # longer series are looked at as medians of so many blocks
 THROTTLED = 0.01  # share of the cell's time in which a GPU was throttled
 
 CAVEATS: dict[str, tuple[pl.DataType, str]] = {
@@ -113,6 +114,9 @@ def _drift(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
         if len(ttft) < FEWEST or np.ptp(ttft) == 0:
             continue
         trial = own["trial"].to_numpy()
+        if len(ttft) > DRIFT_POINTS:  # Theil-Sen compares all pairs
+            blocks = zip(np.array_split(trial, DRIFT_POINTS), np.array_split(ttft, DRIFT_POINTS), strict=True)
+            trial, ttft = np.array([(np.median(t), np.median(ms)) for t, ms in blocks]).T
         change = float(theilslopes(ttft, trial).slope * np.ptp(trial) / np.median(ttft))
         if abs(change) > DRIFT and kendalltau(trial, ttft).pvalue < DRIFT_P:
             yield (
