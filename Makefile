@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report test check docs lock
+.PHONY: help setup figures quick report test faults check docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ report: setup  ## as figures, and results/report.html: everything in one file
 
 test: setup  ## all tests
 	@$(RUN) python -m pytest
+
+faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
+	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/test_faults.py tests/test_soak.py
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules

@@ -20,6 +20,7 @@ from null_engine import NullSession
 
 from coldprefix import aggregate, protocol, tables
 from coldprefix.environments import sha256_of
+from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.statistics import degradation_pct, estimate
 
@@ -244,6 +245,6 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path) -> N
     """A full disk: /dev/full takes no byte. The final name must not appear, nor a partial file."""
     target = tmp_path / "requests.parquet"
     (tmp_path / ".requests.parquet.part").symlink_to("/dev/full")
-    with pytest.raises((OSError, pl.exceptions.PolarsError)):
+    with pytest.raises(ColdprefixError, match=r"no space left on the disk for .*requests\.parquet; make room"):
         tables.write_parquet(protocol.as_frame(one_trial()), target)
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import NO_SPACE, ColdprefixError
 
 SCHEMA_VERSION = 3
 METADATA = {"coldprefix_schema": str(SCHEMA_VERSION)}
@@ -188,5 +188,9 @@ def _whole(path: Path) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error):  # polars gives no number
+            raise ColdprefixError(f"there is no space left on the disk for {path}; make room and run snakemake again") from None
+        raise
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
 # Loads and validates; no rules here.
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,31 @@ from coldprefix import environments
 from coldprefix.config import parse as parse_config
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import code_hash, environment_of, job_of, resolve_accelerator
+
+
+def hold_the_folder():
+    """Remove Snakemake's lock on this folder if the run that left it was killed; it could not do that itself, and every later run would stop.
+
+    A run holds a lock of the kernel's on a file of ours as long as it lives; Snakemake's own lock is a file that stays.
+    """
+    mark = Path(".snakemake") / "coldprefix.lock"
+    mark.parent.mkdir(exist_ok=True)
+    handle = open(mark, "w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return handle  # another run is alive: Snakemake will say so
+    stale = [file for file in Path(".snakemake/locks").glob("*") if file.is_file()]
+    for file in stale:
+        file.unlink()
+    if stale:
+        environments.say(
+            "an earlier run in this folder was killed; its lock has been removed"
+        )
+    return handle
+
+
+HELD = hold_the_folder()  # until this process ends
 
 
 configfile: Path(workflow.basedir) / "config.yaml"

@@ -81,12 +81,15 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="the engine's own output")
     parser.add_argument("--owner", type=int, help="process id of the workflow, with which servers that cells share end")
     arguments = parser.parse_args()
-    # So that `finally` runs and the engine is stopped. The parent's death ends this program, too.
+    # So that `finally` runs and the engine is stopped. The parent's death comes as SIGTERM, too (parent.py).
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     job = Job.model_validate_json(arguments.job)
     inherited = dict(os.environ)
     with exclusive(job.cell):
-        rows, record = measure(job, arguments.model, arguments.gguf, arguments.log, arguments.owner)
+        try:
+            rows, record = measure(job, arguments.model, arguments.gguf, arguments.log, arguments.owner)
+        except ColdprefixError as error:
+            raise ColdprefixError(f"{job.cell}: {str(error).removeprefix(f'{job.cell}: ')}") from None
     os.environ.update(inherited)  # an engine in this process had it replaced
     frame = protocol.as_frame(rows)
     try:
