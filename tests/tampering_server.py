@@ -79,18 +79,19 @@ def main() -> None:
     arguments = sys.argv[1:]
     place = arguments.index("--host") + 1
     path = arguments[place]
-    arguments[place] = f"{path}.real"
+    real = f"{path.removesuffix('.sock')}.real.sock"  # llama-server knows a socket by its suffix
+    arguments[place] = real
     parent = os.getpid()
     if os.fork() == 0:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
-        while not Path(f"{path}.real").exists():
+        while not Path(real).exists():
             time.sleep(0.01)
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(path)
             listening.listen()
-            proxy(listening, f"{path}.real")
+            proxy(listening, real)
     os.execv(HERE / "llama-server.real", [str(HERE / "llama-server"), *arguments])
 
 

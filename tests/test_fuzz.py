@@ -45,7 +45,7 @@ class Mute(Client):
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
         self.timeout_s = 1.0
-        self.server = type("Server", (), {"name": "engine", "log": "log", "key": "", "check_alive": lambda *_: None})()  # type: ignore[assignment]
+        self.server = type("Server", (), {"name": "engine", "log": "log", "key": "", "check_alive": lambda *_: None})()
 
     def _send(self, request: bytes, timeout_s: float) -> Any:
         return type("Watch", (), {"started_at": 0.0})(), 0.1, self.pieces
@@ -72,7 +72,7 @@ def test_bytes_that_are_no_http(data: bytes, places: list[int]) -> None:
 def test_streams_are_the_same_however_they_are_cut(events: list[Any], places: list[int], junk: bytes) -> None:
     """Events are found whole wherever the network cuts them; junk is an error or ignored, never another event."""
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
-    results = []
+    results: list[list[Any]] = []
     for pieces in (cut(http(body), places), cut(http(body), [])):
         try:
             results.append([event for _, event in Mute(pieces).exchange("/x", {}, stream=True).events])

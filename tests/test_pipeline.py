@@ -132,6 +132,28 @@ def test_provenance_tells_how_it_was_measured(finished: Path) -> None:
     assert records["phase1"]["in_force"]["block_tokens"] == 128
 
 
+def test_cells_of_vllm_serve_share_a_server_that_each_finds_empty(finished: Path, requests: pl.DataFrame) -> None:
+    records = {
+        p.parent.name: json.loads(p.read_text()) for p in finished.glob("results/raw/*/A256_B128/*/provenance.json") if "phase1" in p.parts
+    }
+    before = {state: record["engine_used_before"] for state, record in records.items()}
+    assert sorted(before.values()) in ([0, 1], [1, 2]), "the preflight may have been the first to use it"
+    second = max(before, key=lambda state: before[state])
+    assert reused(requests, "phase1", second, "warmup") == {0}, "the same prompts as in the cell before, and nothing of them was left"
+    assert records[second]["engine_start_s"][0] < 5, "nothing was started"
+    hashes = requests.filter((pl.col("phase") == "phase1") & (pl.col("step") == "warmup")).group_by("state").agg("prompt_hash")
+    assert len({tuple(row) for row in hashes["prompt_hash"].to_list()}) == 1
+    log = (finished / f"results/logs/phase1/A256_B128/{second}.log").read_text()
+    assert "used a server that another cell had started" in log
+
+
+def test_the_harness_is_set_beside_the_engines_own_instruments(finished: Path) -> None:
+    peers = pl.read_parquet(finished / "results/peers/peers.parquet")
+    assert set(peers["phase"]) == set(PHASES) and peers["ratio"].null_count() == 0
+    assert set(peers.filter(pl.col("phase").is_in(["phase3a", "phase3b"]))["n"]) == {3}
+    assert "llama-bench" in (finished / "results/report.html").read_text()
+
+
 def test_no_engine_is_left_behind(finished: Path) -> None:
     left = [p.info for p in psutil.process_iter(["pid", "cmdline"]) if any(str(finished) in part for part in p.info["cmdline"] or [])]
     assert not left
@@ -264,6 +286,7 @@ def test_forcerun_measures_one_phase_again_and_redraws_what_depends_on_it(finish
         "phase3b_panels",
         *FIGURES,
         "claims",
+        "peers",
         "report",
         "all",
         "total",

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import psutil
 import pytest
-from test_faults import CONFIG, belonging, command
+from test_faults import CONFIG, belonging, cmdline, command, name_of
 
 from coldprefix import tables
 
@@ -99,17 +99,3 @@ def inject(chance: random.Random, run: subprocess.Popen[bytes], folder: Path) ->
     except (psutil.NoSuchProcess, ProcessLookupError):
         return "too late"
     return fault
-
-
-def name_of(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:
-        return ""
-
-
-def cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []

@@ -58,7 +58,7 @@ def aggregate(raw: Path, cells: Sequence[str], out: Path, requests: bool) -> str
             frames = [read_cell(raw / cell, cell, records[cell]) for cell in pair]
             trials = trials_of(pl.concat(frames).lazy()).collect().cast(tables.schema(TRIALS))
             tables.validate(trials, TRIALS, "trials")
-            trials.write_parquet(Path(parts) / f"{number:06}.parquet")
+            tables.write_parquet(trials, Path(parts) / f"{number:06}.parquet")
             summaries.append(summary_of(trials))
             doubts.append(caveats.caveats_of(trials, [records[cell] for cell in pair]))
         tables.sink_parquet(pl.scan_parquet(f"{parts}/*.parquet", glob=True), out / "trials.parquet")

@@ -90,6 +90,11 @@ def main() -> None:
             rows, record = measure(job, arguments.model, arguments.gguf, arguments.log, arguments.owner)
         except ColdprefixError as error:
             raise ColdprefixError(f"{job.cell}: {str(error).removeprefix(f'{job.cell}: ')}") from None
+        except MemoryError as error:
+            raise ColdprefixError(
+                f"{job.cell}: there is not enough memory ({error}); end other programs, or choose a smaller model, context or pool "
+                f"(config.yaml). The engine's log: {arguments.log}"
+            ) from None
     os.environ.update(inherited)  # an engine in this process had it replaced
     frame = protocol.as_frame(rows)
     try:

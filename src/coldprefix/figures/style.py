@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,19 +158,25 @@ def caption(data: Measured, text: str) -> str:
     return f"{text} {counted(data.trials)}, {n} valid in all; {names}; {machine}."
 
 
+def _content(drawing: Drawing, suffix: str, settings: Figures) -> bytes:
+    """In memory first: matplotlib's PDF writer hides an error of the disk behind one of its own."""
+    if suffix == ".csv":
+        return drawing.rows.write_csv().encode()
+    if suffix == ".txt":
+        return (drawing.caption + "\n").encode()
+    metadata = {"CreationDate": None} if suffix == ".pdf" else {"Software": None}
+    buffer = io.BytesIO()
+    drawing.figure.savefig(buffer, format=suffix.removeprefix("."), dpi=settings.png_dpi, metadata=metadata)
+    return buffer.getvalue()
+
+
 def save(drawing: Drawing, paths: Iterable[Path], settings: Figures) -> None:
     """Write a figure in the formats its paths name, .csv for the drawn rows, .txt for the caption. Two runs over the same data write the same bytes."""
     for path in paths:
         partial = path.with_name(f".{path.stem}.part{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if path.suffix == ".csv":
-                drawing.rows.write_csv(partial)
-            elif path.suffix == ".txt":
-                partial.write_text(drawing.caption + "\n")
-            else:
-                metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-                drawing.figure.savefig(partial, dpi=settings.png_dpi, metadata=metadata)
+            partial.write_bytes(_content(drawing, path.suffix, settings))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
