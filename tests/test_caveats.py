@@ -108,7 +108,8 @@ def test_peers_are_paired_and_a_difference_is_explained() -> None:
     assert (a["phase"], a["n"], a["ratio"]) == ("phase3a", 8, pytest.approx(1.01))
     assert (b["ratio"], b["ratio_low"], b["outside_ms"]) == (pytest.approx(1.1), pytest.approx(1.1), pytest.approx(9.0 * 1.35))
     text = peers.table(found)
-    assert "phase3b, 280 tokens: TTFT differs by +10.0%" in text and "phase3a, 280" not in text
+    assert "phase3b, 280 tokens: TTFT differs by +10.0%" in text and "phase3a, 280" not in text and "noise" not in text
+    assert "too few rounds" in peers.table(found.with_columns(ratio_low=pl.lit(0.9)))
 
 
 def test_vllm_s_peer_is_its_own_first_token_time() -> None:

@@ -170,5 +170,7 @@ def table(summary: pl.DataFrame) -> str:
             share = f"{row['outside_ms']:.2f} ms of it are outside the engine's own time for the prompt (sampling, transport, harness)"
             left = f"without them {row['inside_ratio'] - 1:+.1%} is left"
             verdict = "" if abs(row["inside_ratio"] - 1) <= TOLERANCE else ", MORE THAN 3 %"
+            if row["ratio_low"] <= 1 <= row["ratio_high"]:
+                verdict = "; the interval contains no difference at all: noise, or too few rounds (peer_rounds)"
             notes.append(f"{where}; {share}; {left}{verdict}")
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
