@@ -193,11 +193,16 @@ def spoil(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
         (lambda f: f.drop("cached_tokens"), "the columns are not those of schema version"),
         (lambda f: f.with_columns(pl.col("total_ms").cast(pl.Int64)), "the columns are not those of schema version"),
         (lambda f: f.with_columns(total_ms=-pl.col("total_ms")), "negative"),
+        (lambda f: f.with_columns(state=pl.lit("miss")), "not the cell phase3a/A512_B256/hit"),
         (lambda f: f.with_columns(ttft_ms=pl.col("ttft_ms") - 1), "it has been edited, or mixed up with another run's"),
     ],
 )
 def test_a_spoilt_raw_file_is_refused(raw: Path, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], message: str) -> None:
     spoil(raw / CELLS[0] / "requests.parquet", change)
+    if "edited" not in message:  # of a measuring job that went wrong, not of a hand
+        record = raw / CELLS[0] / "provenance.json"
+        digest = sha256_of((raw / CELLS[0] / "requests.parquet").read_bytes())
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"requests_sha256": digest}))
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "out").iterdir())
@@ -226,7 +231,9 @@ def test_a_truncated_raw_file_is_refused(raw: Path, tmp_path: Path) -> None:
     path = raw / CELLS[1] / "requests.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
-    assert done.returncode == 1 and f"cannot read {path}" in done.stderr
+    assert done.returncode == 1 and f"{path} is not the file whose checksum" in done.stderr
+    path.unlink()
+    assert f"cannot read {path}" in run_aggregate(raw, tmp_path / "out", *CELLS).stderr
 
 
 def test_cells_of_different_machines_are_not_put_together(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:

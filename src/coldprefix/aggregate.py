@@ -97,12 +97,17 @@ def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFram
         ColdprefixError: the file is not the one that the measuring job wrote, or of another cell or schema.
     """
     path = folder / "requests.parquet"
-    frame = tables.read_requests(path)
-    if sha256_of(path.read_bytes()) != record.get("requests_sha256"):
+    # First, since a damaged parquet file can crash its reader.
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ColdprefixError(f"cannot read {path}: {error}. Delete {folder} and run snakemake again to measure its cell anew.") from None
+    if sha256_of(data) != record.get("requests_sha256"):
         raise ColdprefixError(
             f"{path} is not the file whose checksum its provenance.json holds: it has been edited, or mixed up with another run's. "
             f"Delete {folder} and run snakemake again to measure the cell anew."
         )
+    frame = tables.read_requests(path)
     found = [Cell(*row).path for row in frame.select("phase", "variant", "configuration", "state").unique().rows()]
     if found != [cell]:
         raise ColdprefixError(f"{path} holds {found}, not the cell {cell}: has it been moved or edited?")

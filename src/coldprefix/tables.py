@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -187,9 +188,14 @@ def _whole(path: Path) -> Iterator[Path]:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
+            # Polars drops an error of the last write, as of a disk that has just become full; a whole file ends like this.
+            file.seek(max(0, partial.stat().st_size - 4))
+            if file.read(4) != b"PAR1":
+                raise OSError(errno.ENOSPC, "not written whole")
         partial.replace(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error):  # polars gives no number
+        # Polars gives no number; where the footer could not be written it speaks of thrift's transport.
+        if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error) or "transport error" in str(error):
             raise ColdprefixError(f"there is no space left on the disk for {path}; make room and run snakemake again") from None
         raise
     finally:
