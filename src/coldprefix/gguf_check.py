@@ -39,14 +39,6 @@ def gpt2_names(layers: int) -> dict[str, tuple[str, bool]]:
 
 
 def check_gguf(path: Path, model: Path) -> dict[str, Any]:
-    """As `_check`; whatever `gguf` stumbles over in a damaged file is one error."""
-    try:
-        return _check(path, model)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise ColdprefixError(f"{path} is not a readable GGUF file: {error!r}") from error
-
-
-def _check(path: Path, model: Path) -> dict[str, Any]:
     """Check ``path`` against the safetensors model in the folder ``model``.
 
     Returns:
@@ -55,6 +47,14 @@ def _check(path: Path, model: Path) -> dict[str, Any]:
     Raises:
         ColdprefixError: names the file, the tensor or key, what it is and what it should be.
     """
+    try:
+        return _check(path, model)
+    # Whatever `gguf` stumbles over in a damaged file is one error.
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise ColdprefixError(f"{path} is not a readable GGUF file: {error!r}") from error
+
+
+def _check(path: Path, model: Path) -> dict[str, Any]:
     from gguf import GGUFReader
 
     config = json.loads((model / "config.json").read_text())
