@@ -20,6 +20,7 @@ from coldprefix import compare, protocol, tables
 from coldprefix.config import parse
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import job_of
+from coldprefix.raw import write_cell
 
 MakeRun = Callable[..., Path]
 
@@ -48,15 +49,13 @@ def make_run(values: Values, tmp_path: Path) -> MakeRun:
                 if row["ttft_ms"] is not None:
                     row["ttft_ms"] = ttft_ms * (3 if cell.state == "miss" else 1) * (1 + 0.02 * noise.standard_normal())
             folder = tmp_path / name / "results" / "raw" / cell.path
-            tables.write_parquet(protocol.as_frame(rows), folder / "requests.parquet")
             machine = {"cpu": "CPU A", "usable_cpus": 2, "gpus": []} | (host or {})
             record = {
                 "host": machine,
                 "job": job.model_dump(mode="json"),
                 "in_force": {"slots": 1, "version": "v1"} | (in_force or {}),
-                "schema_version": 2,
             }
-            (folder / "provenance.json").write_text(json.dumps(record))
+            write_cell(folder / "requests.parquet", folder / "provenance.json", protocol.as_frame(rows), record)
         return tmp_path / name
 
     return make
@@ -124,8 +123,9 @@ def test_what_never_compares_is_refused_whatever_is_declared(make_run: MakeRun, 
 
 def test_other_prompts_are_refused(make_run: MakeRun) -> None:
     one, other = make_run("one"), make_run("other")
-    path = other / "results/raw/phase3a/A512_B256/hit/requests.parquet"
-    tables.write_parquet(pl.read_parquet(path).with_columns(prompt_hash=pl.lit("0" * 16)), path)
+    folder = other / "results/raw/phase3a/A512_B256/hit"
+    rows, record = folder / "requests.parquet", folder / "provenance.json"
+    write_cell(rows, record, pl.read_parquet(rows).with_columns(prompt_hash=pl.lit("0" * 16)), json.loads(record.read_text()))
     with pytest.raises(ColdprefixError, match="prompt_hash differs"):
         compared(one, other)
 

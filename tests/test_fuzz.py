@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from test_tables import one_trial
 
 from coldprefix import protocol, tables
-from coldprefix.aggregate import read_cell
 from coldprefix.config import LlamaCpp, parse
 from coldprefix.engines.http import Client, Pieces, _parse_http
 from coldprefix.engines.llamacpp_http import LlamaServer
@@ -27,6 +26,7 @@ from coldprefix.engines.vllm_http import VllmServer
 from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.gguf_check import check_gguf
+from coldprefix.raw import read_cell
 from coldprefix.verify import rejection
 
 CELL = "phase3a/A512_B256/hit"

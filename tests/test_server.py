@@ -161,20 +161,3 @@ def test_a_server_inherits_no_settings(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_is_not_reported_is_none(value: object, as_count: int | None, as_number: float | None) -> None:
     assert count(value, "a", "b") == as_count
     assert number(value, "a", "b") == as_number
-
-
-def test_measurements_wait_for_each_other(tmp_path: Path) -> None:
-    program = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r})\n"
-        "import time; from coldprefix.exclusive import exclusive\n"
-        "with exclusive(sys.argv[1]):\n    print(time.monotonic(), flush=True); time.sleep(0.7)\n    print(time.monotonic(), flush=True)"
-    )
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
-    both = [
-        subprocess.Popen([sys.executable, "-c", program, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-        for name in "ab"
-    ]
-    results = [process.communicate() for process in both]
-    spans = sorted(tuple(map(float, out.split())) for out, _ in results)
-    assert spans[0][1] <= spans[1][0], "the two overlap"
-    assert any("waits for" in err for _, err in results)

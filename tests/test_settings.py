@@ -72,5 +72,5 @@ def test_llamacpp_s_log_is_read_at_its_last_context() -> None:
 
 
 def test_a_log_that_changed_its_wording_is_an_error() -> None:
-    with pytest.raises(ColdprefixError, match="n_ubatch; has its wording changed"):
+    with pytest.raises(ColdprefixError, match="n_ubatch; is its disk full, or has its wording changed"):
         settings_from_log(LOG.replace("n_ubatch", "micro_batch"))

@@ -118,7 +118,7 @@ def test_a_foreign_record_is_not_believed(workflow: subprocess.Popen[bytes], tmp
     for name, text in {"junk": "{", "list": "[]", "old": '{"identity": "a"}'}.items():
         (tmp_path / f"coldprefix-{name}").mkdir()
         (tmp_path / f"coldprefix-{name}" / shared.RECORD).write_text(text)
-    record = shared.Record("a", workflow.pid, "fake server", workflow.pid, 1.0, "key", "log", [], True)  # born long before
+    record = shared.Record("a", workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
     (tmp_path / "coldprefix-dead").mkdir()
     shared._write(tmp_path / "coldprefix-dead", record)
     assert shared.find(workflow.pid, "a") is None

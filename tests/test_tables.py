@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from null_engine import NullSession
 
 from coldprefix import aggregate, protocol, tables
+from coldprefix import raw as raw_files
 from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
@@ -133,7 +134,6 @@ def test_degradation_is_scale_free_and_needs_both_sides() -> None:
 def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> None:
     rows = protocol.run_replicate(session, job, 0, 0, lambda _: None)
     cell = folder / job.cell
-    tables.write_parquet(protocol.as_frame(rows), cell / "requests.parquet")
     machine = {"cpu": "a CPU", "usable_cpus": 2, "gpus": []} | host
     record: dict[str, Any] = {
         "host": machine,
@@ -141,8 +141,8 @@ def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> Non
         "in_force": session.in_force() | {"command": [job.state]},
     }
     record |= {"job_s": 2.0, "wall_s": 1.5, "engine_busy_s": 1.0, "engine_start_s": [0.2], "settle_s": 0.0}
-    record |= {"finished_at": "2026-01-01T00:00:00+00:00", "requests_sha256": sha256_of((cell / "requests.parquet").read_bytes())}
-    (cell / "provenance.json").write_text(json.dumps(record))
+    record |= {"finished_at": "2026-01-01T00:00:00+00:00"}
+    raw_files.write_cell(cell / "requests.parquet", cell / "provenance.json", protocol.as_frame(rows), record)
 
 
 FAST = {"settle_ms": 0, "trials": 3, "burn_in": 1}
@@ -202,7 +202,7 @@ def test_a_spoilt_raw_file_is_refused(raw: Path, tmp_path: Path, change: Callabl
     if "edited" not in message:  # of a measuring job that went wrong, not of a hand
         record = raw / CELLS[0] / "provenance.json"
         digest = sha256_of((raw / CELLS[0] / "requests.parquet").read_bytes())
-        record.write_text(json.dumps(json.loads(record.read_text()) | {"requests_sha256": digest}))
+        record.write_text(json.dumps(raw_files.sealed(json.loads(record.read_text()) | {"requests_sha256": digest})))
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not list((tmp_path / "out").iterdir())
@@ -216,6 +216,44 @@ def test_a_cell_in_another_s_place_is_refused(raw: Path, tmp_path: Path) -> None
     assert done.returncode == 1 and f"provenance.json is of the cell {CELLS[1]}" in done.stderr
     (hit / "provenance.json").write_text("{")
     assert "cannot read" in run_aggregate(raw, tmp_path / "out", *CELLS).stderr
+
+
+def change_record(cell: Path, **changes: Any) -> None:
+    path = cell / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_edited_record_is_refused(raw: Path, tmp_path: Path) -> None:
+    """Numbers that are only in the record are results too: what was in force, how busy the machine was."""
+    change_record(raw / CELLS[0], wall_s=0.5)
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and "provenance.json is not as the measuring job wrote it" in done.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("version", "told"), [(3, "the schema version 3"), (None, "no schema version"), (99, "the schema version 99")])
+def test_another_schema_is_refused_by_its_name(raw: Path, tmp_path: Path, version: int | None, told: str) -> None:
+    """And not as an edited file, although older records carry no checksum."""
+    change_record(raw / CELLS[0], schema_version=version, record_sha256=None, requests_sha256=None)
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and f"provenance.json has {told}, this coldprefix reads 4. Use the coldprefix that wrote it" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "3", '{"schema_version": 4}', '{"job": {}}', "\xff"])
+def test_a_record_that_is_none_is_refused(raw: Path, tmp_path: Path, text: str) -> None:
+    (raw / CELLS[0] / "provenance.json").write_bytes(text.encode("latin-1"))
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    assert done.returncode == 1 and "provenance.json" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_what_a_killed_aggregation_left_is_no_part_of_the_next(raw: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "out" / ".parts"
+    parts.mkdir(parents=True)
+    assert run_aggregate(raw, tmp_path / "clean", *CELLS).returncode == 0
+    (parts / "000007.parquet").write_bytes((tmp_path / "clean" / "trials.parquet").read_bytes())
+    assert run_aggregate(raw, tmp_path / "out", *CELLS).returncode == 0
+    assert (tmp_path / "out" / "trials.parquet").read_bytes() == (tmp_path / "clean" / "trials.parquet").read_bytes()
+    assert not parts.exists()
 
 
 def test_rows_of_another_run_are_refused(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:

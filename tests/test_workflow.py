@@ -70,7 +70,8 @@ def test_a_second_file_holds_only_what_differs(snakemake: Run, tmp_path: Path) -
     (tmp_path / "my.yaml").write_text("phases: [phase3a]\nexperiments: [main]\nllamacpp: {host_cache_mib: 64}\n")
     done = snakemake(tmp_path, "-n", "--printshellcmds", "--configfile", str(tmp_path / "my.yaml"))
     assert jobs(done)["phase3a"] == 6
-    assert '"host_cache_mib":64' in done.stdout and '"batch_tokens":2048' in done.stdout
+    (named, *_) = re.findall(r"measure.py --job (\S+)", done.stdout)
+    assert '"host_cache_mib":64' in (tmp_path / named).read_text() and '"batch_tokens":2048' in (tmp_path / named).read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ cells, however many there are (benchmarks/scale.py).
 
 from __future__ import annotations
 
-import json
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 import polars as pl
 
 from coldprefix import caveats, costs, tables
-from coldprefix.config import Cell
-from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import write_json, write_text
+from coldprefix.raw import cell_of, read_cell, read_record
 from coldprefix.settings import disagreements
 from coldprefix.statistics import Estimate, degradation_pct, estimate, groups
 from coldprefix.tables import METRICS, SUMMARY, TRIALS, schema
@@ -53,65 +52,32 @@ def aggregate(raw: Path, cells: Sequence[str], out: Path, requests: bool) -> str
             check_same_prompts(pl.concat([read_cell(raw / cell, cell, records[cell]).select(SENT) for cell in same]))
     out.mkdir(parents=True, exist_ok=True)
     summaries, doubts = [], []
-    with tempfile.TemporaryDirectory(dir=out, prefix=".parts-") as parts:
+    parts = out / ".parts"  # always the same, so that what a killed program leaves there is removed
+    shutil.rmtree(parts, ignore_errors=True)
+    try:
         for number, pair in enumerate(pairs.values()):
             frames = [read_cell(raw / cell, cell, records[cell]) for cell in pair]
             trials = trials_of(pl.concat(frames).lazy()).collect().cast(tables.schema(TRIALS))
             tables.validate(trials, TRIALS, "trials")
-            tables.write_parquet(trials, Path(parts) / f"{number:06}.parquet")
+            tables.write_parquet(trials, parts / f"{number:06}.parquet")
             summaries.append(summary_of(trials))
             doubts.append(caveats.caveats_of(trials, [records[cell] for cell in pair]))
-        tables.sink_parquet(pl.scan_parquet(f"{parts}/*.parquet", glob=True), out / "trials.parquet")
+        tables.sink_parquet(pl.scan_parquet(sorted(parts.iterdir())), out / "trials.parquet")
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
     summary = pl.concat(summaries).sort(pl.col("state").is_null(), maintain_order=True)
     tables.validate(summary, SUMMARY, "summary")
     tables.write_parquet(summary, out / "summary.parquet")
     if requests:
         tables.sink_parquet(pl.scan_parquet([raw / cell / "requests.parquet" for cell in cells]), out / "requests.parquet")
-    (out / "provenance.json").write_text(json.dumps(list(records.values()), indent=1, sort_keys=True) + "\n")
+    write_json(out / "provenance.json", list(records.values()))
     found = pl.concat(doubts)
     text = f"{table(summary)}\n{costs.table(list(records.values()))}" + (f"\n{caveats.text(found)}" if len(found) else "")
-    (out / "summary.txt").write_text(text)
+    write_text(out / "summary.txt", text)
     return text
 
 
 SENT = ["phase", "model", "variant", "configuration", "state", "replicate", "trial", "step", "prompt_hash"]
-
-
-def read_record(folder: Path, cell: str) -> dict[str, Any]:
-    """A cell's provenance record. Raises ColdprefixError if it cannot be read or is another cell's."""
-    path = folder / "provenance.json"
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        found = _cell(record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ColdprefixError(f"cannot read {path}: {error!r}. Delete {folder} and run snakemake again to measure its cell anew.") from None
-    if found != cell:
-        raise ColdprefixError(f"{path} is of the cell {found}: has it been moved or edited? Delete {folder} and run snakemake again.")
-    return record
-
-
-def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFrame:
-    """A cell's raw rows (tables.REQUESTS), checked against its record.
-
-    Raises:
-        ColdprefixError: the file is not the one that the measuring job wrote, or of another cell or schema.
-    """
-    path = folder / "requests.parquet"
-    # First, since a damaged parquet file can crash its reader.
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ColdprefixError(f"cannot read {path}: {error}. Delete {folder} and run snakemake again to measure its cell anew.") from None
-    if sha256_of(data) != record.get("requests_sha256"):
-        raise ColdprefixError(
-            f"{path} is not the file whose checksum its provenance.json holds: it has been edited, or mixed up with another run's. "
-            f"Delete {folder} and run snakemake again to measure the cell anew."
-        )
-    frame = tables.read_requests(path)
-    found = [Cell(*row).path for row in frame.select("phase", "variant", "configuration", "state").unique().rows()]
-    if found != [cell]:
-        raise ColdprefixError(f"{path} holds {found}, not the cell {cell}: has it been moved or edited?")
-    return frame
 
 
 def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
@@ -196,12 +162,12 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
 
     def compare(records: Sequence[Mapping[str, Any]], fields: Sequence[tuple[str, ...]]) -> None:
         for field in fields:
-            first_cell, first = _cell(records[0]), _get(records[0], field)
+            first_cell, first = cell_of(records[0]), _get(records[0], field)
             for record in records[1:]:
                 if _get(record, field) != first:
                     raise ColdprefixError(
                         f"cells that were measured differently cannot be compared: {'.'.join(field)} is {first!r} for {first_cell} and "
-                        f"{_get(record, field)!r} for {_cell(record)}. Measure anew: snakemake --forcerun {record['job']['phase']}"
+                        f"{_get(record, field)!r} for {cell_of(record)}. Measure anew: snakemake --forcerun {record['job']['phase']}"
                     )
 
     if not records:
@@ -234,11 +200,6 @@ def check_same_prompts(requests: pl.DataFrame) -> None:
     for row in differing.filter(pl.col("prompt_hash") > 1).head(1).iter_rows(named=True):
         where = ", ".join(f"{key} {row[key]}" for key in request)
         raise ColdprefixError(f"the phases {sorted(row['phase'])} were not sent the same tokens ({where}), so they cannot be compared")
-
-
-def _cell(record: Mapping[str, Any]) -> str:
-    job = record["job"]
-    return Cell(job["phase"], job["variant"], job["configuration"], job["state"]).path
 
 
 def _get(record: Mapping[str, Any], field: tuple[str, ...]) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Stopwatch:
@@ -55,3 +57,20 @@ def long_lived() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def born(pid: int) -> int:
+    """When a process was started, in clock ticks since the machine was: with its number it is the process's identity (Linux).
+
+    From /proc/PID/stat, not from a wall clock: `psutil` adds the time at which the machine was started, which moves with that clock.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    # The second field is the program's name in brackets and may hold anything.
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def age_s(pid: int) -> float:
+    """Seconds since a process was started. Raises OSError if there is none."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - born(pid) / os.sysconf("SC_CLK_TCK")

@@ -15,6 +15,7 @@ from coldprefix import tables
 from coldprefix.aggregate import trials_of
 from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError
+from coldprefix.raw import read_cell, read_record
 from coldprefix.statistics import Groups, degradation_pct, groups, interval, pooled
 
 METRICS = ("ttft_ms", "ttft_non_streaming_ms", "warmup_ms", "rewarm_ms", "throughput_tok_s")
@@ -78,22 +79,20 @@ def read_run(folder: Path) -> Run:
     """Read a results folder, or a folder that holds one.
 
     Raises:
-        ColdprefixError: there is no raw data, a file of another schema version, or one that cannot be read.
+        ColdprefixError: there is no raw data, a file of another schema version, or one that has been edited or cannot be read.
     """
     root = folder if (folder / "raw").is_dir() else folder / "results"
     files = sorted((root / "raw").rglob("requests.parquet"))
     if not files:
         raise ColdprefixError(f"{folder} holds no results (looked for raw/**/requests.parquet in it and in its folder results)")
-    frames, records = [], {}
+    frames: list[pl.DataFrame] = []
+    records: dict[Cell, Mapping[str, Any]] = {}
     for file in files:
-        frames.append(tables.read_requests(file))
-        path = file.with_name("provenance.json")
-        try:
-            record = json.loads(path.read_text())
-            job = record["job"]
-            records[Cell(job["phase"], job["variant"], job["configuration"], job["state"])] = record
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ColdprefixError(f"cannot read {path}: {error!r}. Measure its cell again.") from None
+        cell = file.parent.relative_to(root / "raw").as_posix()
+        record = read_record(file.parent, cell)
+        job = record["job"]
+        records[Cell(job["phase"], job["variant"], job["configuration"], job["state"])] = record
+        frames.append(read_cell(file.parent, cell, record))
     requests = pl.concat(frames)
     keys = ["phase", "variant", "configuration", "state", "replicate", "trial", "step"]
     prompts = {row[:-1]: row[-1] for row in requests.select(*keys, "prompt_hash").iter_rows()}

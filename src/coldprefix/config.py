@@ -33,6 +33,8 @@ PHASES: dict[str, tuple[str, str]] = {
 
 # Part of the identity of every stand-in model: raise it when the bytes that standin.py makes change.
 STANDIN_FORMAT = 1
+# Of the raw files. 4: the provenance record carries its own checksum. 3: steal_cpu, cpu_mhz, connect_ms.
+SCHEMA_VERSION = 4
 
 # Architectures that llama.cpp's converter refuses, with its own words.
 REFUSED_BY_LLAMACPP = {"OPTForCausalLM": 'convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported"'}

@@ -25,7 +25,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from coldprefix import supervise
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_VERSION = "3.11"  # of the environments; uv finds it or downloads it. The CPU build of torch is locked for it.
@@ -112,13 +114,7 @@ def _run(command: Sequence[str | Path], log: Path, what: str, env: Mapping[str, 
     tail: list[str] = []
     with open(log, "a") as out:
         out.write(f"$ {' '.join(map(str, command))}\n")
-        try:
-            process = subprocess.Popen(
-                list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env, cwd=cwd
-            )
-        except FileNotFoundError as error:
-            raise ColdprefixError(f"{what}: the program {error.filename} is missing. Log: {log}") from error
-        with process:
+        with supervise.started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=cwd) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 out.write(line)
@@ -160,9 +156,7 @@ def _finished(folder: Path) -> bool:
 def _finish(folder: Path, started: float, record: Mapping[str, object]) -> None:
     """Mark a folder as finished, last of all."""
     seconds = round(time.monotonic() - started, 1)
-    partial = folder / "complete.json.part"
-    partial.write_text(json.dumps({**record, "build_seconds": seconds}, indent=1, sort_keys=True))
-    partial.rename(folder / "complete.json")
+    write_json(folder / "complete.json", {**record, "build_seconds": seconds})
     say(f"{folder.name}: done in {seconds:.0f} s")
 
 

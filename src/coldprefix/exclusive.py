@@ -1,42 +1,105 @@
-"""One measurement at a time on a machine, whatever `--cores` says and whichever folder it is started from.
+"""One measurement at a time on a machine, and one run at a time in a folder.
 
-The workflow's profile keeps jobs apart within one run; this lock also holds where the profile is not applied, and between
-two runs.
+The workflow's profile keeps the jobs of one run apart; the machine's lock also holds where the profile is not applied, and between
+two runs, of the same user or not. The kernel drops both locks when their holder dies, however it dies.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from coldprefix.errors import ColdprefixError
+
+# Not in $TMPDIR, which differs between users and sessions, while the machine that they measure on is the same.
+MACHINE = Path("/tmp/coldprefix-measuring.lock")  # noqa: S108  (opened with care below)
 
 
-def lock_path() -> Path:
-    """One per machine and user; the kernel drops the lock when its holder dies, however it dies."""
-    return Path(tempfile.gettempdir()) / f"coldprefix-{os.getuid()}.lock"
+def _open(path: Path) -> int:
+    """A file that every user of the machine may lock, none of them being able to make another's program write elsewhere.
+
+    Raises:
+        ColdprefixError: somebody has put something else there.
+    """
+    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR):
+        # Opened before it is created: Linux refuses O_CREAT for a file of another user in /tmp (fs.protected_regular).
+        try:
+            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            continue
+        except FileExistsError:  # somebody has just made it
+            continue
+        except OSError as error:
+            raise ColdprefixError(
+                f"cannot open {path}, which keeps two measurements on a machine apart: {error.strerror}; remove it"
+            ) from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(descriptor)
+            break
+        if found.st_uid == os.getuid():
+            os.fchmod(descriptor, 0o666)
+        return descriptor
+    raise ColdprefixError(f"{path}, which keeps two measurements on a machine apart, is no plain file; remove it")
 
 
 @contextmanager
 def exclusive(what: str) -> Iterator[None]:
-    """Hold the machine's lock; a second measurement waits and says for what."""
-    descriptor = os.open(lock_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "r+") as handle:
+    """Hold the machine's lock; a second measurement waits and says for what.
+
+    Raises:
+        ColdprefixError: the lock cannot be opened.
+    """
+    with os.fdopen(_open(MACHINE), "r+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = handle.read().strip() or "another measurement"
+            holder = handle.read(400).strip() or "another measurement"
             print(f"coldprefix: {what} waits for {holder}", file=sys.stderr, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f"{what} (process {os.getpid()} in {Path.cwd()})")
-        handle.flush()
+        _write(handle, f"{what} (process {os.getpid()} in {Path.cwd()})")
         try:
             yield
         finally:
-            handle.seek(0)
-            handle.truncate()
+            _write(handle, "")
+
+
+def _write(handle: IO[str], text: str) -> None:
+    """Who holds the lock: for a message only, so a full disk is no reason to stop."""
+    try:
+        handle.seek(0)
+        handle.truncate()
+        handle.write(text)
+        handle.flush()
+    except OSError:
+        pass
+
+
+def hold_folder(folder: Path) -> tuple[IO[str], list[Path]]:
+    """Mark a folder as in use by this process until it ends; remove Snakemake's locks if every run that could have left them is dead.
+
+    Snakemake's own lock is a file: a run that is killed leaves it, and every later run would stop. Every Snakemake of ours, a dry run
+    too, holds a shared lock of the kernel's here; whoever gets the exclusive one for a moment is alone.
+
+    Returns:
+        What must be kept until this process ends, and the locks that were removed.
+    """
+    mark = folder / ".snakemake" / "coldprefix.lock"
+    mark.parent.mkdir(exist_ok=True)
+    handle = open(mark, "w")  # noqa: SIM115  (held by the caller)
+    stale: list[Path] = []
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stale = [file for file in (folder / ".snakemake" / "locks").glob("*") if file.is_file()]
+        for file in stale:
+            file.unlink()
+    except BlockingIOError:
+        pass  # another run is alive: Snakemake will say so
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle, stale

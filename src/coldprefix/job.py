@@ -15,6 +15,7 @@ from typing import Literal
 from coldprefix import environments
 from coldprefix.config import (
     PHASES,
+    SCHEMA_VERSION,
     STANDIN_FORMAT,
     Cell,
     Config,
@@ -100,7 +101,7 @@ class Job(Strict):
     environment: str
     environment_key: str  # of the lock file
     engine_key: str  # of what the engine is built from
-    code: str  # sha256 of the modules that measure
+    code: str  # sha256 of the modules that measure, and of the schema's version
 
     @property
     def cell(self) -> str:
@@ -185,6 +186,6 @@ def job_of(config: Config, cell: Cell) -> Job:
             "environment": environment,
             "environment_key": environments.environment_key(environment),
             "engine_key": built_from,
-            "code": code_hash(*SHARED_CODE, *ENGINE_CODE[engine, interface]),
+            "code": environments.sha256_of(f"schema {SCHEMA_VERSION} {code_hash(*SHARED_CODE, *ENGINE_CODE[engine, interface])}".encode()),
         }
     )

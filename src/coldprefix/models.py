@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from coldprefix import environments, hub, standin
+from coldprefix import environments, hub, standin, supervise
 from coldprefix.config import HubModel, Model, StandinModel
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import write_json
 from coldprefix.gguf_check import check_gguf
 from coldprefix.job import model_identity
 
@@ -68,7 +69,7 @@ def ensure_model(name: str, model: Model, models: Path, earlier: dict[str, Any] 
                 "pickles": pickles,
             }
             _check_config_json(name, model, partial)
-            (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            write_json(partial / RECORD, record)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         finally:
@@ -107,7 +108,7 @@ def _unpickle(name: str, pickle: Path, safetensors: Path) -> None:
     """Turn pickled weights into safetensors, in the environment that has torch; the pickle is removed."""
     python = environments.ensure_environment("convert") / "bin" / "python"
     script = environments.ROOT / "workflow" / "scripts" / "unpickle_weights.py"
-    done = subprocess.run([python, script, pickle, safetensors], capture_output=True, text=True)
+    done = supervise.run([python, script, pickle, safetensors])
     if done.returncode != 0:
         raise ColdprefixError(f"cannot convert {pickle.name} (models.{name}.convert_pickle): {done.stderr.strip()[-800:]}")
     pickle.unlink()
@@ -153,14 +154,14 @@ def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
     command: list[str | Path] = [python, source / "convert_hf_to_gguf.py", folder, "--outtype", "f16", "--outfile", partial]
     try:
         with open(log, "w") as output:
-            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+            code = supervise.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
         if code != 0:
             end = "\n".join(log.read_text(errors="replace").replace("\r", "\n").splitlines()[-5:])
             raise ColdprefixError(f"llama.cpp's converter cannot convert {name} (exit code {code}):\n{end}\nThe whole log: {log}")
         summary = check_gguf(partial, folder)
         record = {"name": name, "key": key, "bytes": partial.stat().st_size, "sha256": hub.sha256_of_file(partial), **summary}
         partial.replace(target)
-        note.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        write_json(note, record)
     finally:
         partial.unlink(missing_ok=True)
     return record

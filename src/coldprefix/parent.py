@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 
+VARIABLE = "COLDPREFIX_WORKFLOW"  # process id of the Snakemake that runs this program (common.smk)
 
-def end_with_parent() -> None:
-    """Send this process SIGTERM when its parent, as of now, has died. Where the system has no pidfd (Linux 5.3) nothing happens."""
+
+def end_with_workflow() -> None:
+    """Send this process SIGTERM when the workflow has died: the process that $COLDPREFIX_WORKFLOW names, else this one's parent.
+
+    Not the parent where it is known: a shell that Snakemake leaves behind goes on to its next command. Where the system has no
+    pidfd (Linux before 5.3) nothing happens.
+    """
     if not hasattr(os, "pidfd_open"):
         return
     try:
-        parent = os.pidfd_open(os.getppid())
+        workflow = os.pidfd_open(int(os.environ.get(VARIABLE) or os.getppid()))
+    except ProcessLookupError:
+        print("\ncoldprefix: the run that started this program has ended\n", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except OSError:
         return
 
     def wait() -> None:
-        select.select([parent], [], [])  # readable when the parent has died
+        select.select([workflow], [], [])  # readable when it has died
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

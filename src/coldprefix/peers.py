@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from coldprefix import supervise
 from coldprefix.clock import long_lived
 from coldprefix.config import Lengths
 from coldprefix.engines import llamacpp
@@ -61,7 +62,10 @@ def llama_bench(job: Job, gguf: Path, tokens: int) -> float:
     command = [str(llamacpp.build_folder(job) / "llama-bench"), "-m", str(gguf.absolute()), "-p", str(tokens), "-n", "0", "-r", "1"]
     command += ["-b", str(settings.batch_tokens), "-ub", str(settings.ubatch_tokens), "-t", str(job.threads), "-ngl", layers]
     command += ["-fa", str(int(settings.flash_attention)), "-o", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment({}), timeout=job.protocol.timeout_s)
+    try:
+        done = supervise.run(command, job.protocol.timeout_s, env=clean_environment({}))
+    except subprocess.TimeoutExpired:
+        raise ColdprefixError(f"llama-bench took longer than {job.protocol.timeout_s:.0f} s (timeout_s) for {tokens} tokens") from None
     try:
         (result,) = json.loads(done.stdout)
         (nanoseconds,) = result["samples_ns"]

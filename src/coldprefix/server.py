@@ -7,7 +7,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +79,7 @@ class Server:
         with open(log, "wb") as output:
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-S", supervise.__file__, str(owner or os.getpid()), str(grace_s), str(self.folder), *command],
+                    supervise.supervised(command, owner, grace_s, str(self.folder)),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -92,13 +91,15 @@ class Server:
                 raise
         self.pid = self.process.pid
 
-    def check_alive(self, doing: str) -> None:
-        """Raises ColdprefixError with the exit code and the end of the log if the server is gone."""
-        code = self.process.poll()
-        if code is None:
+    def check_alive(self, doing: str, wait_s: float = 0.0) -> None:
+        """Raises ColdprefixError with the exit code and the end of the log if the server is gone, or is within ``wait_s``."""
+        try:
+            code = self.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
             return
         reason = f"was ended by signal {code - 128} ({signal.Signals(code - 128).name})" if 128 < code < 160 else f"exited with code {code}"
-        raise ColdprefixError(f"{self.name} {reason} while {doing}. The end of {self.log}:\n{tail(self.log)}")
+        memory = " (if nobody sent it: the kernel, for want of memory)" if code == 128 + signal.SIGKILL else ""
+        raise ColdprefixError(f"{self.name} {reason} while {doing}{memory}. The end of {self.log}:\n{tail(self.log)}")
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> float:
         """Poll ``is_ready()`` until it is true; returns the seconds it took.
@@ -150,10 +151,16 @@ class Adopted(Server):
         self.pid = pid
         self._supervisor = psutil.Process(pid)
 
-    def check_alive(self, doing: str) -> None:
+    def check_alive(self, doing: str, wait_s: float = 0.0) -> None:
         """Raises ColdprefixError with the end of the log if the server is gone; its exit code is known to its parent only."""
-        if not self._supervisor.is_running() or self._supervisor.status() == psutil.STATUS_ZOMBIE:
+        deadline = time.monotonic() + wait_s
+        while (alive := self._is_alive()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not alive:
             raise ColdprefixError(f"{self.name} ended while {doing}. The end of {self.log}:\n{tail(self.log)}")
+
+    def _is_alive(self) -> bool:
+        return self._supervisor.is_running() and self._supervisor.status() != psutil.STATUS_ZOMBIE
 
     def close(self) -> None:
         """Stop it and everything below it; its supervisor removes the folder."""

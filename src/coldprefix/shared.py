@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
+from coldprefix.clock import born
 from coldprefix.server import Adopted, Server
 
 RECORD = "shared.json"
@@ -28,7 +27,7 @@ class Record:
     Attributes:
         identity: sha256 of all that makes one server like another.
         owner: process id of the workflow.
-        supervisor, born: process id of its supervisor and when that was started, by the kernel's clock.
+        supervisor, born: process id of its supervisor and when that was started (clock.born).
         cells: that it has measured, in order.
         free: False while a job uses it, and after a job that failed or was killed: nobody knows then what it is doing.
     """
@@ -37,7 +36,7 @@ class Record:
     owner: int
     name: str
     supervisor: int
-    born: float
+    born: int
     key: str
     log: str
     cells: list[str]
@@ -58,8 +57,8 @@ def _of(owner: int) -> Iterator[tuple[Path, Record]]:
             if path.parent.stat().st_uid != os.getuid():
                 continue
             record = Record(**json.loads(path.read_text()))
-            alive = psutil.Process(record.supervisor).create_time() == record.born
-        except (OSError, ValueError, TypeError, psutil.Error):
+            alive = born(record.supervisor) == record.born
+        except (OSError, ValueError, TypeError):
             continue  # it is just ending
         if alive and record.owner == owner:
             yield path.parent, record
@@ -87,8 +86,8 @@ def end_all(owner: int) -> None:
 
 def register(server: Server, owner: int, identity: str) -> None:
     """Make a server that has just been started known, in use."""
-    born = psutil.Process(server.pid).create_time()
-    _write(server.folder, Record(identity, owner, server.name, server.pid, born, server.key, str(server.log.absolute()), [], False))
+    log = str(server.log.absolute())
+    _write(server.folder, Record(identity, owner, server.name, server.pid, born(server.pid), server.key, log, [], False))
 
 
 def take(server: Server, cell: str) -> int:

@@ -1,11 +1,12 @@
-"""Runs one server and leaves nothing of it behind, whatever happens to the program that asked for it.
+"""Runs one program and leaves nothing of it behind, whatever happens to the program that asked for it.
 
     python supervise.py OWNER_PID GRACE_S FOLDER COMMAND...
 
 The kernel tells this process when its owner has died (a pidfd), and hands it the orphans among its
 descendants (PR_SET_CHILD_SUBREAPER): vLLM's EngineCore and Worker outlive a killed API server otherwise (tried with
-0.32.0). Then, on SIGTERM, or when the server ends by itself, the server gets SIGTERM, GRACE_S seconds, then every descendant
-SIGKILL; then FOLDER, which holds its socket, is removed. The exit code is the server's, 128 + n if signal n ended it. Standard library only; Linux.
+0.32.0). Then, on SIGTERM, or when the program ends by itself, it gets SIGTERM, GRACE_S seconds, then every descendant
+SIGKILL; then FOLDER, which holds a server's socket, is removed ("": there is none). The exit code is the program's, 128 + n if signal n
+ended it, 127 if it could not be started. Standard library only; Linux.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -68,6 +71,37 @@ def _reap() -> None:
         time.sleep(0.01)
 
 
+def supervised(command: Sequence[str | Path], owner: int | None = None, grace_s: float = 2.0, folder: str = "") -> list[str]:
+    """The command line that runs ``command`` under a supervisor; ``owner`` is this process if None."""
+    return [sys.executable, "-S", __file__, str(owner or os.getpid()), str(grace_s), folder, *map(str, command)]
+
+
+@contextmanager
+def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that ends, with everything below it, when the block is left by an exception or this process dies.
+
+    Args:
+        options: of `subprocess.Popen`, which this is to its user.
+    """
+    with subprocess.Popen(supervised(command), text=True, errors="replace", **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def run(command: Sequence[str | Path], timeout_s: float | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` with the output captured, of a program that does not outlive this one.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``timeout_s``.
+    """
+    with started(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}) as process:
+        out, err = process.communicate(timeout=timeout_s)
+    return subprocess.CompletedProcess(list(map(str, command)), process.returncode, out, err)
+
+
 def main(owner: int, grace_s: float, folder: str, command: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     # Waiting in sigwait costs no wake-ups: a measurement runs beside this process.
@@ -87,7 +121,12 @@ def main(owner: int, grace_s: float, folder: str, command: list[str]) -> int:
         select.select([alive], [], [])  # readable when the owner has died
         os.kill(os.getpid(), signal.SIGTERM)
 
-    server = subprocess.Popen(command, preexec_fn=in_child)
+    try:
+        server = subprocess.Popen(command, preexec_fn=in_child)
+    except OSError as error:
+        print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        return 127
     threading.Thread(target=end_with_owner, daemon=True).start()
     while server.poll() is None:
         if signal.sigwait(ends | {signal.SIGCHLD}) in ends:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
-from coldprefix.errors import NO_SPACE, ColdprefixError
+from coldprefix.config import SCHEMA_VERSION
+from coldprefix.errors import NO_SPACE, ColdprefixError, no_space
+from coldprefix.files import partial_of
 
-SCHEMA_VERSION = 3
 METADATA = {"coldprefix_schema": str(SCHEMA_VERSION)}
 
 # column: (type, what it is)
@@ -147,6 +148,16 @@ def validate(frame: pl.DataFrame, columns: dict[str, tuple[pl.DataType, str]], w
             raise ColdprefixError(f"{what}: {name} holds a time that is negative or not a number")
 
 
+def check_version(path: Path, version: object) -> None:
+    """Raises ColdprefixError if a raw file is of another schema version than this one."""
+    if str(version) != str(SCHEMA_VERSION):
+        told = "no schema version" if version is None else f"the schema version {version}"
+        raise ColdprefixError(
+            f"{path} has {told}, this coldprefix reads {SCHEMA_VERSION}. Use the coldprefix that wrote it (its provenance.json names the "
+            f"commit), or delete {path.parent} and run snakemake again to measure its cell anew."
+        )
+
+
 def read_requests(path: Path) -> pl.DataFrame:
     """Read a raw file and check it. Raises ColdprefixError for a file of another schema, or not a parquet file."""
     try:
@@ -154,8 +165,7 @@ def read_requests(path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ColdprefixError(f"cannot read {path}: {error}. Delete it and run snakemake again to measure its cell anew.") from None
-    if version != str(SCHEMA_VERSION):
-        raise ColdprefixError(f"{path} has the schema version {version}, this coldprefix reads {SCHEMA_VERSION}")
+    check_version(path, version)
     validate(frame, REQUESTS, str(path))
     return frame
 
@@ -183,7 +193,7 @@ def sink_parquet(frame: pl.LazyFrame, path: Path) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
+    partial = partial_of(path)
     try:
         yield partial
         with open(partial, "rb+") as file:
@@ -196,7 +206,7 @@ def _whole(path: Path) -> Iterator[Path]:
     except (OSError, pl.exceptions.PolarsError) as error:
         # Polars gives no number; where the footer could not be written it speaks of thrift's transport.
         if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error) or "transport error" in str(error):
-            raise ColdprefixError(f"there is no space left on the disk for {path}; make room and run snakemake again") from None
+            raise ColdprefixError(no_space(path)) from None
         raise
     finally:
         partial.unlink(missing_ok=True)

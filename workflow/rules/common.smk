@@ -1,40 +1,22 @@
 # Loads and validates; no rules here.
-import fcntl
-import json
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from coldprefix import environments
+from coldprefix import environments, files, parent
 from coldprefix.config import parse as parse_config
 from coldprefix.errors import ColdprefixError
+from coldprefix.exclusive import hold_folder
 from coldprefix.job import code_hash, environment_of, job_of, resolve_accelerator
 
-
-def hold_the_folder():
-    """Remove Snakemake's lock on this folder if the run that left it was killed; it could not do that itself, and every later run would stop.
-
-    A run holds a lock of the kernel's on a file of ours as long as it lives; Snakemake's own lock is a file that stays.
-    """
-    mark = Path(".snakemake") / "coldprefix.lock"
-    mark.parent.mkdir(exist_ok=True)
-    handle = open(mark, "w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return handle  # another run is alive: Snakemake will say so
-    stale = [file for file in Path(".snakemake/locks").glob("*") if file.is_file()]
-    for file in stale:
-        file.unlink()
-    if stale:
-        environments.say(
-            "an earlier run in this folder was killed; its lock has been removed"
-        )
-    return handle
-
-
-HELD = hold_the_folder()  # until this process ends
+HELD, stale = hold_folder(Path())  # until this process ends
+if stale:
+    environments.say(
+        "an earlier run in this folder was killed; its lock has been removed"
+    )
+os.environ[parent.VARIABLE] = str(os.getpid())  # jobs end with this process
 
 
 configfile: Path(workflow.basedir) / "config.yaml"
@@ -56,19 +38,31 @@ JOBS = {cell.path: job_of(CONFIG, cell) for cell in CONFIG.all_cells()}
 PHASES = list(dict.fromkeys(job.phase for job in JOBS.values()))
 
 
+def file_of(name, text):
+    """A file that holds a text. Its name holds the text's hash, so that it stands for the text where Snakemake compares params; the text
+    itself would be a page in each message about a failed command."""
+    place = (
+        Path(".snakemake/coldprefix")
+        / f"{name}-{environments.sha256_of(text.encode())[:16]}.json"
+    )
+    if not place.exists() or place.read_text() != text:
+        files.write_text(place, text)
+    return str(place)
+
+
 def job_param(phase):
-    """The job of a cell of this phase as JSON: the only thing that decides whether the cell is stale.
+    """The job of a cell of this phase, as a file: the only thing that decides whether the cell is stale.
 
     Snakemake compares only those params with the last run's whose function takes nothing but wildcards: with
     `lambda wildcards, phase=phase: ...` a changed job would go unnoticed.
     """
-    return lambda wildcards: job_text(f"{phase}/{wildcards.cell}")
+    return lambda wildcards: job_file(f"{phase}/{wildcards.cell}")
 
 
-def job_text(cell):
+def job_file(cell):
     if cell not in JOBS:
         raise WorkflowError(f"config.yaml has no cell {cell}")
-    return JOBS[cell].model_dump_json(exclude_none=True)
+    return file_of(cell, JOBS[cell].model_dump_json(exclude_none=True))
 
 
 def cells_of(*experiments, phases=PHASES):
@@ -106,7 +100,7 @@ def raw(cells, name):
 
 
 def settings_job(phase):
-    """A job for reading the settings of a phase: the top-level ones of config.yaml. Its prompts and protocol are always the same, so that changing those of the
+    """A job, as a file, for reading the settings of a phase: the top-level ones of config.yaml. Its prompts and protocol are always the same, so that changing those of the
     cells does not start the engines again."""
     job = first_job(phase)
     fixed = {
@@ -128,12 +122,15 @@ def settings_job(phase):
         "lengths": {"A": 128, "B": 128, "Q": 8},
     }
     values |= {"protocol": {**job.protocol.model_dump(), **fixed}}
-    return type(job).model_validate(values).model_dump_json(exclude_none=True)
+    return file_of(
+        f"preflight/{phase}",
+        type(job).model_validate(values).model_dump_json(exclude_none=True),
+    )
 
 
 def model_entry(name):
-    """A model's entry in config.yaml as JSON."""
-    return CONFIG.models[name].model_dump_json()
+    """A model's entry in config.yaml, as a file."""
+    return file_of(f"models/{name}", CONFIG.models[name].model_dump_json())
 
 
 def first_job(phase):

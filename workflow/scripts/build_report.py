@@ -16,6 +16,7 @@ import polars as pl
 
 from coldprefix import report, tables
 from coldprefix.errors import run_main
+from coldprefix.files import write_text
 
 
 def main() -> None:
@@ -36,12 +37,7 @@ def main() -> None:
     calibration = arguments.calibration.read_text() if arguments.calibration else None
     peers = arguments.peers.read_text() if arguments.peers else None
     page = report.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)
-    partial = arguments.out.with_name(f".{arguments.out.name}.part")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(arguments.out)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(arguments.out, page)
 
 
 if __name__ == "__main__":

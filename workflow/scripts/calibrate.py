@@ -8,7 +8,6 @@ Writes samples.parquet, summary.parquet and calibration.txt; prints the table, a
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import polars as pl
 from coldprefix.calibration import sample
 from coldprefix.errors import run_main
 from coldprefix.exclusive import exclusive
+from coldprefix.files import write_text
 from coldprefix.tables import write_parquet
 
 
@@ -28,7 +28,6 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=40, help="of each time to first token (default 40)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with exclusive("calibration"):
         samples = sample.take(arguments.log, arguments.samples)
     summary = sample.summarise(samples)
@@ -36,7 +35,7 @@ def main() -> None:
     write_parquet(samples, arguments.out / "samples.parquet")
     write_parquet(summary.with_columns(missed=pl.lit("; ".join(missed) or None, pl.String())), arguments.out / "summary.parquet")
     text = sample.table(summary) + "".join(f"NOT MET  {line}\n" for line in missed)
-    (arguments.out / "calibration.txt").write_text(text)
+    write_text(arguments.out / "calibration.txt", text)
     print(f"\n{text}", flush=True)
 
 

@@ -19,6 +19,7 @@ import polars as pl
 
 from coldprefix import claims, tables
 from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.files import write_text
 
 
 def main() -> None:
@@ -39,13 +40,7 @@ def main() -> None:
     tables.validate(trials, tables.TRIALS, str(arguments.trials))
     table = claims.check_all(listed, trials, provenance, claims.read_converter(arguments.converter))
     tables.write_parquet(table, arguments.out)
-    arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.markdown.with_name(f".{arguments.markdown.name}.part")
-    try:
-        partial.write_text(claims.as_markdown(table), encoding="utf-8")
-        partial.replace(arguments.markdown)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(arguments.markdown, claims.as_markdown(table))
     print(f"\n{claims.as_text(table)}", flush=True)
 
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from coldprefix import peers, tables
 from coldprefix.errors import run_main
+from coldprefix.files import write_text
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     summary = peers.summarise(pl.concat(pairs))
     tables.write_parquet(summary, arguments.out / "peers.parquet")
     text = peers.table(summary)
-    (arguments.out / "peers.txt").write_text(text)
+    write_text(arguments.out / "peers.txt", text)
     print(f"\n{text}", flush=True)
 
 

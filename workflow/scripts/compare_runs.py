@@ -17,6 +17,7 @@ from coldprefix import compare, tables
 from coldprefix.config import Figures
 from coldprefix.errors import run_main
 from coldprefix.figures import comparison, style
+from coldprefix.files import write_text
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     rows = compare.compare(one, other)
     tables.write_parquet(rows, arguments.out / "comparison.parquet")
     text = compare.table(rows, arguments.names, differing)
-    (arguments.out / "comparison.txt").write_text(text)
+    write_text(arguments.out / "comparison.txt", text)
     drawing = comparison.draw(rows, arguments.names, differing, settings)
     style.save(drawing, [arguments.out / f"comparison.{format}" for format in ("pdf", "png", "csv")], settings)
     print(f"\n{text}", flush=True)

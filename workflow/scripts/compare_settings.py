@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.errors import run_main
+from coldprefix.files import write_json
 from coldprefix.settings import disagreements
 
 
@@ -25,9 +26,7 @@ def main() -> None:
     records = [json.loads(path.read_text()) for path in arguments.records]
     for one, other in combinations(records, 2):
         disagreements(one, other)
-    partial = arguments.out.with_suffix(".part")
-    partial.write_text(json.dumps({record["phase"]: record["in_force"] for record in records}, indent=1, sort_keys=True) + "\n")
-    partial.replace(arguments.out)
+    write_json(arguments.out, {record["phase"]: record["in_force"] for record in records})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measure one cell. Runs in the engine's environment.
 
-    python measure.py --job JOB.json-or-text --model DIR --gguf FILE --requests OUT.parquet --provenance OUT.json --log FILE
+    python measure.py --job JOB --model DIR --gguf FILE --requests OUT.parquet --provenance OUT.json --log FILE
 
 Starts the engine, runs the protocol, stops it, writes one row per request and one record of provenance. If too many trials
 are rejected, the rows go to <requests>.rejected.parquet, nothing is written under the final names, and the exit code is 1.
@@ -9,9 +9,7 @@ are rejected, the rows go to <requests>.rejected.parquet, nothing is written und
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import statistics
 import sys
 import time
@@ -21,17 +19,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-import psutil
 from tqdm import tqdm
 
 from coldprefix import protocol, provenance
-from coldprefix.clock import long_lived
+from coldprefix.clock import age_s, long_lived
 from coldprefix.engines.open import open_session
-from coldprefix.environments import sha256_of
-from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.errors import ColdprefixError, naming, run_main
 from coldprefix.exclusive import exclusive
+from coldprefix.files import text_of
 from coldprefix.job import Job
-from coldprefix.tables import SCHEMA_VERSION, write_parquet
+from coldprefix.raw import write_cell
+from coldprefix.tables import write_parquet
 
 
 def measure(job: Job, model: Path, gguf: Path, log: Path, owner: int | None) -> tuple[list[protocol.Row], dict[str, Any]]:
@@ -64,7 +62,7 @@ def measure(job: Job, model: Path, gguf: Path, log: Path, owner: int | None) -> 
                 record["engine_used_before"] = session.used_before
                 in_force = session.in_force()
                 if record.setdefault("in_force", in_force) != in_force:
-                    raise ColdprefixError(f"{job.cell}: a fresh engine came up with other settings: {record['in_force']} then {in_force}")
+                    raise ColdprefixError(f"a fresh engine came up with other settings: {record['in_force']} then {in_force}")
                 rows += protocol.run_replicate(session, job, replicate, len(rows), on_trial)
             bar.total = bar.n + per_replicate * (job.protocol.replicates - replicate - 1)  # fewer trials than at most
     record |= {"engine_start_s": starts, "wall_s": round(time.monotonic() - began, 3)}
@@ -73,7 +71,7 @@ def measure(job: Job, model: Path, gguf: Path, log: Path, owner: int | None) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job", required=True, help="the job as JSON (coldprefix.job.Job)")
+    parser.add_argument("--job", required=True, help="the job (coldprefix.job.Job) as JSON, or a file that holds it")
     parser.add_argument("--model", type=Path, required=True, help="folder of the safetensors model")
     parser.add_argument("--gguf", type=Path, required=True, help="GGUF file; unused by vLLM")
     parser.add_argument("--requests", type=Path, required=True)
@@ -81,44 +79,29 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="the engine's own output")
     parser.add_argument("--owner", type=int, help="process id of the workflow, with which servers that cells share end")
     arguments = parser.parse_args()
-    # So that `finally` runs and the engine is stopped. The parent's death comes as SIGTERM, too (parent.py).
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    job = Job.model_validate_json(arguments.job)
-    inherited = dict(os.environ)
-    with exclusive(job.cell):
-        try:
+    job = Job.model_validate_json(text_of(arguments.job))
+    with naming(job.cell, arguments.log):
+        inherited = dict(os.environ)
+        with exclusive(job.cell):
             rows, record = measure(job, arguments.model, arguments.gguf, arguments.log, arguments.owner)
+        os.environ.update(inherited)  # an engine in this process had it replaced
+        frame = protocol.as_frame(rows)
+        try:
+            protocol.check_rejected(rows, job)
         except ColdprefixError as error:
-            raise ColdprefixError(f"{job.cell}: {str(error).removeprefix(f'{job.cell}: ')}") from None
-        except MemoryError as error:
-            raise ColdprefixError(
-                f"{job.cell}: there is not enough memory ({error}); end other programs, or choose a smaller model, context or pool "
-                f"(config.yaml). The engine's log: {arguments.log}"
-            ) from None
-    os.environ.update(inherited)  # an engine in this process had it replaced
-    frame = protocol.as_frame(rows)
-    try:
-        protocol.check_rejected(rows, job)
-    except ColdprefixError as error:
-        kept = arguments.requests.with_suffix(".rejected.parquet")
-        write_parquet(frame, kept)
-        raise ColdprefixError(f"{error}\nThe rows are kept in {kept}, the engine's log in {arguments.log}") from None
-    record |= {
-        "schema_version": SCHEMA_VERSION,
-        "job": job.model_dump(mode="json"),
-        "software": provenance.software(),
-        "requests": len(rows),
-        "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
-        "settle_s": round(2e-3 * job.protocol.settle_ms * len(rows) / 4, 3),
-        "job_s": round(time.time() - psutil.Process().create_time(), 3),
-        "gpus_after": provenance.gpus(),  # clocks and temperature under load; those of `host` are from before
-        "finished_at": datetime.now(UTC).isoformat(),
-    }
-    write_parquet(frame, arguments.requests)
-    record["requests_sha256"] = sha256_of(arguments.requests.read_bytes())  # so that an edited or mixed-up file is noticed
-    partial = arguments.provenance.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    partial.replace(arguments.provenance)
+            kept = arguments.requests.with_suffix(".rejected.parquet")
+            write_parquet(frame, kept)
+            raise ColdprefixError(f"{error}\nThe rows are kept in {kept}, the engine's log in {arguments.log}") from None
+        record |= {
+            "job": job.model_dump(mode="json"),
+            "software": provenance.software(),
+            "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
+            "settle_s": round(2e-3 * job.protocol.settle_ms * len(rows) / 4, 3),
+            "job_s": round(age_s(os.getpid()), 3),
+            "gpus_after": provenance.gpus(),  # clocks and temperature under load; those of `host` are from before
+            "finished_at": datetime.now(UTC).isoformat(),
+        }
+        write_cell(arguments.requests, arguments.provenance, frame, record)
 
 
 if __name__ == "__main__":

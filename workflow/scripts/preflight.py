@@ -8,9 +8,7 @@ Also sends one prompt twice and checks that the engine reports its reuse: withou
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -20,21 +18,21 @@ from coldprefix import environments
 from coldprefix.engines.open import open_session
 from coldprefix.errors import ColdprefixError, run_main
 from coldprefix.exclusive import exclusive
+from coldprefix.files import text_of, write_json
 from coldprefix.job import Job
 from coldprefix.prompts import draw_trial
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job", required=True, help="a job of the backend, as JSON (coldprefix.job.Job)")
+    parser.add_argument("--job", required=True, help="a job of the backend (coldprefix.job.Job) as JSON, or a file that holds it")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--owner", type=int, help="as of measure.py")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    job = Job.model_validate_json(arguments.job)
+    job = Job.model_validate_json(text_of(arguments.job))
     inherited = dict(os.environ)
     environments.say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
     with exclusive(f"{job.phase} preflight"), open_session(job, arguments.model, arguments.gguf, arguments.log, arguments.owner) as session:
@@ -55,9 +53,7 @@ def main() -> None:
         "in_force": in_force,
     }
     record |= {"reused_cold_tokens": cold, "reused_warm_tokens": warm, "start_s": round(start_s, 2)}
-    partial = arguments.out.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    partial.replace(arguments.out)
+    write_json(arguments.out, record)
     environments.say(f"{job.phase}: ready after {start_s:.1f} s; reuses {warm} of {len(prompts.query)} tokens after [A, B]")
 
 

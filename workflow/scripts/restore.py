@@ -20,18 +20,19 @@ from pydantic import TypeAdapter
 from coldprefix import environments, models
 from coldprefix.config import Model
 from coldprefix.errors import run_main
+from coldprefix.files import text_of
 from coldprefix.job import Job
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job", required=True)
-    parser.add_argument("--entry", required=True, help="the model's entry in config.yaml, as JSON")
+    parser.add_argument("--job", required=True, help="the job (coldprefix.job.Job) as JSON, or a file that holds it")
+    parser.add_argument("--entry", required=True, help="the model's entry in config.yaml, likewise")
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--downloads", type=Path, required=True)
     arguments = parser.parse_args()
-    job = Job.model_validate_json(arguments.job)
-    model = TypeAdapter[Model](Model).validate_json(arguments.entry)
+    job = Job.model_validate_json(text_of(arguments.job))
+    model = TypeAdapter[Model](Model).validate_json(text_of(arguments.entry))
     environments.ensure_environment(job.environment)
     known = arguments.downloads / f"{job.model.name}.json"
     models.ensure_model(job.model.name, model, arguments.models, json.loads(known.read_text()) if known.exists() else None)

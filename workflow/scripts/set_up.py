@@ -8,7 +8,6 @@ python3 workflow/scripts/set_up.py --record FILE ...                   also writ
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix import environments
 from coldprefix.errors import run_main
+from coldprefix.files import write_json
 
 
 def main() -> None:
@@ -34,9 +34,7 @@ def main() -> None:
         record["llamacpp_build"] = environments.build_record(folder)
     if arguments.record:
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
-        partial = arguments.record.with_suffix(".part")
-        partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        partial.rename(arguments.record)
+        write_json(arguments.record, record)
 
 
 if __name__ == "__main__":

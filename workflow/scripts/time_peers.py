@@ -6,7 +6,6 @@ python time_peers.py --jobs JOB... --gguf FILE --lengths JSON... --rounds 10 --o
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -16,21 +15,23 @@ from coldprefix import peers
 from coldprefix.config import Lengths
 from coldprefix.errors import run_main
 from coldprefix.exclusive import exclusive
+from coldprefix.files import text_of
 from coldprefix.job import Job
 from coldprefix.tables import write_parquet
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", nargs="+", required=True, help="a job of each interface, as JSON (coldprefix.job.Job)")
+    parser.add_argument(
+        "--jobs", nargs="+", required=True, help="a job (coldprefix.job.Job) of each interface as JSON, or a file that holds it"
+    )
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--lengths", nargs="+", required=True, help="of the misses, as JSON (coldprefix.config.Lengths)")
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True, help="of the engines")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    jobs = [Job.model_validate_json(text) for text in arguments.jobs]
+    jobs = [Job.model_validate_json(text_of(job)) for job in arguments.jobs]
     lengths = [Lengths.model_validate_json(text) for text in arguments.lengths]
     with exclusive("llama-bench"):
         found = peers.rounds(jobs, arguments.gguf, arguments.log, lengths, arguments.rounds)

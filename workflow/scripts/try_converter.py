@@ -6,8 +6,6 @@ python try_converter.py --out results/setup/converter_refusal.json
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,9 +13,10 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import environments, models
+from coldprefix import environments, models, supervise
 from coldprefix.config import StandinModel
 from coldprefix.errors import run_main
+from coldprefix.files import write_json
 
 ARCHITECTURE: Literal["OPTForCausalLM"] = "OPTForCausalLM"
 
@@ -32,14 +31,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="coldprefix-") as folder:
         models.ensure_model("opt", small, Path(folder))
         command: list[str | Path] = [python, converter, Path(folder) / "opt", "--outtype", "f16", "--outfile", Path(folder) / "opt.gguf"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = supervise.run(command)
         written = (Path(folder) / "opt.gguf").exists()
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     record = {"architecture": ARCHITECTURE, "returncode": done.returncode, "gguf_written": written}
     record["message"] = next((line for line in lines if "not supported" in line), lines[-1] if lines else "")
-    partial = arguments.out.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-    partial.replace(arguments.out)
+    write_json(arguments.out, record)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from pydantic import BaseModel
 
 from coldprefix import tables
-from coldprefix.config import Compare, Config, Figures, HubModel, LlamaCpp, Override, StandinModel, Sweep, Variant, Vllm
+from coldprefix.config import SCHEMA_VERSION, Compare, Config, Figures, HubModel, LlamaCpp, Override, StandinModel, Sweep, Variant, Vllm
 from coldprefix.environments import ROOT
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
@@ -72,7 +72,7 @@ def data_page() -> str:
     lines = [
         "# Data",
         "",
-        f"Schema version {tables.SCHEMA_VERSION}. Raw requests are in `results/raw/PHASE/CONFIGURATION/STATE/requests.parquet`, never edited;",
+        f"Schema version {SCHEMA_VERSION}. Raw requests are in `results/raw/PHASE/CONFIGURATION/STATE/requests.parquet`, never edited;",
         "`results/requests.parquet` is all of them, `trials` and `summary` are derived. Unknown is null, never 0. Written by `make docs` from",
         "`src/coldprefix/tables.py`.",
     ]

@@ -26,6 +26,9 @@ Pieces = list[tuple[float, bytes]]
 ACCEPT_S = 0.002
 
 
+DYING_S = 0.2  # a server that is dying takes a moment to be seen dead
+
+
 @dataclass
 class Exchange:
     """What came back for one request, and when. Times in ms from the moment the connection stood.
@@ -59,13 +62,13 @@ class Client:
         """Status and text of a POST outside the clock."""
         return self._plain("POST", path, json.dumps(body).encode() if body is not None else b"")
 
-    def ask(self, path: str, body: dict[str, Any], *answer: str) -> Any:
-        """POST ``body`` outside the clock and return the field ``answer`` of what comes back.
+    def ask(self, path: str, body: dict[str, Any] | None, *answer: str) -> Any:
+        """POST ``body`` outside the clock, or GET if it is None, and return the field ``answer`` of what comes back.
 
         Raises:
-            ColdprefixError: another status than 200, or no such field.
+            ColdprefixError: another status than 200, no JSON, or no such field.
         """
-        status, text = self.post(path, body)
+        status, text = self.get(path) if body is None else self.post(path, body)
         try:
             if status == 200:
                 found = json.loads(text)
@@ -75,7 +78,8 @@ class Client:
         except (ValueError, KeyError, TypeError):
             pass
         self.server.check_alive(f"answering {path}")
-        raise ColdprefixError(f"{self.server.name} answers {path} with {status}: {text[:300]}. Its log: {self.server.log}")
+        said = f"with {status}: {text[:300]}" if status else f"not, or not within {self.timeout_s:.0f} s (timeout_s)"
+        raise ColdprefixError(f"{self.server.name} answers {path} {said}. Its log: {self.server.log}")
 
     def _plain(self, method: str, path: str, payload: bytes = b"", timeout_s: float | None = None) -> tuple[int, str]:
         connection, request = self._request(method, path, payload)
@@ -100,14 +104,15 @@ class Client:
             with undisturbed():
                 watch, connect_ms, pieces = self._send(request, self.timeout_s)
             status, answer = _parse_http(connection, pieces)
+            if not status:
+                raise ConnectionError("no answer")
         except TimeoutError:
             self.server.check_alive(what)
             raise ColdprefixError(
                 f"{self.server.name} gave no complete answer within {self.timeout_s:.0f} s (timeout_s). Its log: {self.server.log}"
             ) from None
         except (OSError, h11.RemoteProtocolError) as error:
-            time.sleep(0.2)  # a server that is dying takes a moment to be seen dead
-            self.server.check_alive(what)
+            self.server.check_alive(what, DYING_S)
             raise ColdprefixError(f"{self.server.name} broke off {what}: {error!r}. Its log: {self.server.log}") from None
         if status != 200:
             text = b"".join(data for _, data in answer)[:500].decode(errors="replace")

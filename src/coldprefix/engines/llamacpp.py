@@ -63,7 +63,9 @@ def settings_from_log(log: str) -> dict[str, Any]:
     def last(pattern: str, what: str) -> re.Match[str]:
         found = list(re.finditer(pattern, log))
         if not found:
-            raise ColdprefixError(f"llama.cpp's log does not say {what}; has its wording changed? Looked for: {pattern}")
+            raise ColdprefixError(
+                f"llama.cpp's log does not say {what}; is its disk full, or has its wording changed? Looked for: {pattern}"
+            )
         return found[-1]
 
     kv = last(

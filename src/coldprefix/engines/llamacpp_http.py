@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,27 +140,26 @@ class LlamaServer(Session):
                 raise ColdprefixError(f"llama-server did not erase slot {slot}: {status} {text[:300]}")
 
     def in_force(self) -> dict[str, Any]:
-        status, text = self._client.get("/props")
-        if status != 200:
-            raise ColdprefixError(f"llama-server answers /props with {status}: {text[:300]}")
-        props = json.loads(text)
+        slots = self._client.ask("/props", None, "total_slots")
+        context = self._client.ask("/props", None, "default_generation_settings", "n_ctx")
         log = self._server.log.read_text(errors="replace")
         threads = re.findall(r"n_threads = (\d+) \(n_threads_batch = (\d+)\)", log)
         host = re.findall(r"prompt cache is (disabled|enabled)(?:, size limit: (\d+) MiB)?", log)
         if not threads or not host:
             raise ColdprefixError(
-                f"llama-server's log does not say its threads or its host cache; has its wording changed? {self._server.log}"
+                f"llama-server's log does not say its threads or its host cache; is its disk full, or has its wording changed? "
+                f"{self._server.log}"
             )
         settings = llamacpp.settings_from_log(log)
-        if props["total_slots"] != settings["slots"] or props["default_generation_settings"]["n_ctx"] != settings["context_tokens"]:
-            raise ColdprefixError(f"llama-server's /props ({props['total_slots']} slots) contradict its log ({settings})")
+        if (slots, context) != (settings["slots"], settings["context_tokens"]):
+            raise ColdprefixError(f"llama-server's /props ({slots} slots of {context} tokens) contradict its log ({settings})")
         return {
             **settings,
             "threads": int(threads[-1][0]),
             "threads_batch": int(threads[-1][1]),
             "host_cache_mib": 0 if host[-1][0] == "disabled" else int(host[-1][1] or -1),
             "libraries": llamacpp.loaded_libraries(self._engine_pid()),
-            "version": props["build_info"],
+            "version": self._client.ask("/props", None, "build_info"),
             "command": self.command,
         }
 

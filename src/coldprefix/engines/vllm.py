@@ -61,8 +61,8 @@ def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
     Raises:
         ColdprefixError: a field is missing, as after an upgrade that renamed it.
     """
-    model, cache, scheduler = config["model_config"], config["cache_config"], config["scheduler_config"]
     try:
+        model, cache, scheduler = config["model_config"], config["cache_config"], config["scheduler_config"]
         blocks, block_tokens = cache["num_gpu_blocks"], cache["block_size"]
         pool = cache["kv_cache_memory_bytes"]
         return {
@@ -80,5 +80,5 @@ def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
             "enforce_eager": model["enforce_eager"],
             "threads": job.threads,
         }
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise ColdprefixError(f"vLLM's configuration has no field {error}; has it been renamed? Look at engines/vllm.py") from None

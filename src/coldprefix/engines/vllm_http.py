@@ -116,21 +116,14 @@ class VllmServer(Session):
         )
 
     def reset(self) -> None:
-        status, text = self._client.post("/reset_prefix_cache")
-        if status != 200 or json.loads(text).get("success") is not True:
-            raise ColdprefixError(f"vllm serve did not empty its prefix cache: {status} {text[:300]}")
+        if self._client.ask("/reset_prefix_cache", {}, "success") is not True:
+            raise ColdprefixError(f"vllm serve did not empty its prefix cache. Its log: {self._server.log}")
 
     def _read_in_force(self) -> dict[str, Any]:
-        status, text = self._client.get("/server_info?config_format=json")
-        if status != 200:
-            raise ColdprefixError(f"vllm serve answers /server_info with {status}: {text[:300]}. Its log: {self._server.log}")
-        info = json.loads(text)
-        return vllm.settings_in_force(info["vllm_config"], self._job)
+        return vllm.settings_in_force(self._client.ask("/server_info?config_format=json", None, "vllm_config"), self._job)
 
     def in_force(self) -> dict[str, Any]:
-        status, text = self._client.get("/version")
-        version = json.loads(text)["version"] if status == 200 else None
-        return {**self._in_force, "version": version, "command": self.command}
+        return {**self._in_force, "version": self._client.ask("/version", None, "version"), "command": self.command}
 
     def process_ids(self) -> list[int]:
         return self._server.process_ids()

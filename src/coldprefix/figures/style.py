@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coldprefix.config import PHASES, Figures
+from coldprefix.files import write_bytes
 
 # Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps hit and miss apart in grey, too.
 HIT, MISS = "#0072B2", "#D55E00"
@@ -173,11 +174,5 @@ def _content(drawing: Drawing, suffix: str, settings: Figures) -> bytes:
 def save(drawing: Drawing, paths: Iterable[Path], settings: Figures) -> None:
     """Write a figure in the formats its paths name, .csv for the drawn rows, .txt for the caption. Two runs over the same data write the same bytes."""
     for path in paths:
-        partial = path.with_name(f".{path.stem}.part{path.suffix}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(_content(drawing, path.suffix, settings))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_bytes(path, _content(drawing, path.suffix, settings))
     plt.close(drawing.figure)
