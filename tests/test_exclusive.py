@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -61,12 +62,13 @@ def test_a_trap_in_the_lock_s_place_is_refused(tmp_path: Path, monkeypatch: pyte
     """Anybody can write to /tmp: a link there must not make us write into a file of ours."""
     lock, mine = tmp_path / "lock", tmp_path / "mine"
     mine.write_text("precious")
-    {
+    make: dict[str, Callable[[], object]] = {
         "link": lambda: lock.symlink_to(mine),
         "hard link": lambda: lock.hardlink_to(mine),
         "folder": lock.mkdir,
         "pipe": lambda: os.mkfifo(lock),
-    }[kind]()
+    }
+    make[kind]()
     monkeypatch.setattr(exclusive, "MACHINE", lock)
     with pytest.raises(ColdprefixError, match=rf"{lock}.*remove it"), exclusive.exclusive("x"):
         pass
@@ -156,7 +158,7 @@ def test_a_compiler_or_converter_does_not_outlive_the_program_that_runs_it(how: 
     program = python(COMPILES)
     pids = family_of(program)
     program.send_signal(how)
-    out, err = program.communicate(timeout=10)
+    _, err = program.communicate(timeout=10)
     assert ended(pids)
     if how != signal.SIGKILL:
         assert program.returncode == 128 + how and err.count("coldprefix: ") == 1 and "Traceback" not in err, err
