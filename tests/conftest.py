@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import pytest
 import yaml
 
@@ -67,3 +68,7 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     assert shutil.which("make")
     return run
+
+
+def pytest_sessionfinish() -> None:
+    fault_table.write()

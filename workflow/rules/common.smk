@@ -38,12 +38,12 @@ JOBS = {cell.path: job_of(CONFIG, cell) for cell in CONFIG.all_cells()}
 PHASES = list(dict.fromkeys(job.phase for job in JOBS.values()))
 
 
-def file_of(name, text):
-    """A file that holds a text. Its name holds the text's hash, so that it stands for the text where Snakemake compares params; the text
+def file_of(name, text, decides=None):
+    """A file that holds a text. Its name holds the hash of what in it decides (all of it if None), so that it stands for the text where Snakemake compares params; the text
     itself would be a page in each message about a failed command."""
     place = (
         Path(".snakemake/coldprefix")
-        / f"{name}-{environments.sha256_of(text.encode())[:16]}.json"
+        / f"{name}-{environments.sha256_of((decides or text).encode())[:16]}.json"
     )
     if not place.exists() or place.read_text() != text:
         files.write_text(place, text)
@@ -62,7 +62,14 @@ def job_param(phase):
 def job_file(cell):
     if cell not in JOBS:
         raise WorkflowError(f"config.yaml has no cell {cell}")
-    return file_of(cell, JOBS[cell].model_dump_json(exclude_none=True))
+    # Patience decides no number: raising it after a time-out measures what is missing, not every cell.
+    patience = {"protocol": {"timeout_s", "start_timeout_s"}}
+    job = JOBS[cell]
+    return file_of(
+        cell,
+        job.model_dump_json(exclude_none=True),
+        job.model_dump_json(exclude_none=True, exclude=patience),
+    )
 
 
 def cells_of(*experiments, phases=PHASES):

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix import environments
 from coldprefix.engines.open import open_session
-from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.errors import ColdprefixError, naming, run_main
 from coldprefix.exclusive import exclusive
 from coldprefix.files import text_of, write_json
 from coldprefix.job import Job
@@ -33,6 +33,12 @@ def main() -> None:
     parser.add_argument("--owner", type=int, help="as of measure.py")
     arguments = parser.parse_args()
     job = Job.model_validate_json(text_of(arguments.job))
+    with naming(f"{job.phase} preflight", arguments.log):
+        look(job, arguments)
+
+
+def look(job: Job, arguments: argparse.Namespace) -> None:
+    """Start the engine, ask it, and write the record."""
     inherited = dict(os.environ)
     environments.say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
     with exclusive(f"{job.phase} preflight"), open_session(job, arguments.model, arguments.gguf, arguments.log, arguments.owner) as session:
@@ -44,7 +50,7 @@ def main() -> None:
         start_s = session.start_s
     os.environ.update(inherited)
     if cold is None or warm is None:
-        raise ColdprefixError(f"{job.phase}: the engine does not report how many tokens it reuses, so no trial can be verified")
+        raise ColdprefixError("the engine does not report how many tokens it reuses, so no trial can be verified")
     record: dict[str, object] = {
         "phase": job.phase,
         "engine": job.engine,
