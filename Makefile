@@ -23,7 +23,7 @@ test: setup  ## all tests
 	@$(RUN) python -m pytest
 
 faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
-	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/test_faults.py tests/test_soak.py
+	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/test_faults.py tests/test_soak.py tests/test_hub.py tests/test_models.py
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules

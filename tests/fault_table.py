@@ -31,7 +31,7 @@ HEAD = """<!-- written by `make faults` from what the tests saw -->
 # Faults
 
 What each fault looks like to the user, how long after it the run has ended (and what the test allows), what is left behind, and what the next
-run does. Done to real processes with a tiny model; `timeout_s: 3`. "Left" is what the test finds of processes, partial files, sockets, shared
+run does. Done to real processes, model files against a Hub on this machine, with a tiny model; `timeout_s: 3`. "Left" is what the test finds of processes, partial files, sockets, shared
 memory, temporary folders and locks.
 """
 
@@ -53,12 +53,13 @@ def write() -> None:
     for section in dict.fromkeys(outcome.section for outcome in OUTCOMES):
         rows = [outcome for outcome in OUTCOMES if outcome.section == section]
         timed = any(row.seconds is not None for row in rows)
-        columns = ["fault", "message", *(["ended after (allowed)"] if timed else []), "left", "the next run"]
+        later = any(row.then for row in rows)
+        columns = ["fault", "message", *(["ended after (allowed)"] if timed else []), "left", *(["the next run"] if later else [])]
         lines += [f"## {section}", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
         for row in rows:
             _, fault, message, seconds, at_most, left, then = astuple(row)
             time = [f"{seconds:.1f} s ({at_most:.0f})" if seconds is not None and at_most is not None else "-"] if timed else []
-            lines.append(f"| {' | '.join([fault, message, *time, left, then])} |")
+            lines.append(f"| {' | '.join([fault, message, *time, left, *([then] if later else [])])} |")
         lines.append("")
     if SOAK:
         lines += ["## Soak", "", *SOAK, ""]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import pytest
 from hub_server import Cut, HubServer, Repository
 from safetensors.numpy import load_file
@@ -96,7 +98,10 @@ class User:
 
     def fails(self, model: dict[str, Any] | None = None, **variables: str) -> str:
         """Prepare the model, which must fail. Returns the one message."""
-        return self.message_of(self.prepare(model, **variables))
+        message = self.message_of(self.prepare(model, **variables))
+        test = re.sub(r".*::test_| \(.*|\[.*", "", os.environ["PYTEST_CURRENT_TEST"]).replace("_", " ")
+        fault_table.record("Model files", test, message.replace(str(self.folder), "…"), "nothing")
+        return message
 
     def message_of(self, done: subprocess.CompletedProcess[str]) -> str:
         assert done.returncode == 1, done.stderr
@@ -300,6 +305,12 @@ def test_missing_revision(user: User) -> None:
 def test_missing_file(user: User) -> None:
     message = user.fails(entry({**FILES, "tokenizer.json": None}))
     says(message, "tokenizer.json", "no such file at this revision")
+
+
+def test_repository_that_offers_only_pickles(hub: HubServer, user: User) -> None:
+    hub.repositories[REPOSITORY].files[REVISION] = {"pytorch_model.bin": b"x", "config.json": FILES["config.json"]}
+    says(user.fails(), "model.safetensors", "no such file at this revision", "pickle", "convert_pickle")
+    assert not [r for r in hub.requests if "pytorch_model.bin" in r.path], "it is not even downloaded"
 
 
 @pytest.mark.parametrize("token", [{}, {"HF_TOKEN": TOKEN}])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -144,8 +145,11 @@ def test_a_gguf_that_is_not_the_model_is_refused(made: Path, tmp_path: Path, dam
     shutil.copytree(made / "gpt2-tiny", folder)
     shutil.copy(made / "gpt2-tiny-F16.gguf", path)
     damage(path, folder)
-    with pytest.raises(ColdprefixError, match=message):
+    with pytest.raises(ColdprefixError, match=message) as caught:
         check_gguf(path, folder)
+    fault_table.record(
+        "Model files", f"GGUF: {damage.__name__.replace('_', ' ')}", str(caught.value).replace(str(tmp_path), "…"), "nothing"
+    )
 
 
 def test_a_model_the_converter_refuses_is_one_clear_error(tmp_path: Path) -> None:
