@@ -37,7 +37,7 @@ memory, temporary folders and locks.
 
 
 def record(
-    section: str, fault: str, message: str, left: str, then: str, seconds: float | None = None, at_most: float | None = None
+    section: str, fault: str, message: str, left: str, then: str = "", seconds: float | None = None, at_most: float | None = None
 ) -> None:
     """Add a row; the message's first line is shown."""
     shown = message.strip().splitlines()[0] if message.strip() else ""
