@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report test faults check docs lock
+.PHONY: help setup figures quick report test faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,6 +27,9 @@ faults: setup  ## faults done to real processes, the slow ones and the soak too;
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules
+
+audit: setup  ## known vulnerabilities of what is locked; needs the network
+	@$(PYTHON) workflow/scripts/audit.py
 
 docs: setup  ## write the reference pages and the schema from the code
 	@$(RUN) python workflow/scripts/write_reference.py

@@ -81,6 +81,18 @@ BAD: list[tuple[Values, str]] = [
     ({"content": "stale"}, "content: 'stale' is not 'fresh' or 'repeated'"),
     ({"figures.font_pt": "big"}, "figures.font_pt"),
     ({"llamacpp": None}, "llamacpp"),
+    # Names that would be something else to a shell, a file system or a web page.
+    *(
+        ({"configurations": [f"A1{evil}_B2"]}, "configurations")
+        for evil in ("'", '"', " ", "\n", ";", "$(x)", "`x`", "|x", "&", "/../", "{1,2}", "*", "<b>", "\0", "\u202e")
+    ),
+    *(({"model": f"gpt2{evil}"}, "model: ") for evil in ("'; rm -rf ~ #", "\n", "../..", " ")),
+    *(({"models": {evil: {"source": "hub"}}}, "models") for evil in ("a'b", "a b", "a\nb", "../a", "a;b", "")),
+    *(({"sweeps.batch_size.variants": {evil: {}}}, "sweeps.batch_size.variants") for evil in ("a'b", "a\nb", "../a", "a;b", "a/b", "")),
+    *(({"models.gpt2.repository": evil}, "models.gpt2.repository") for evil in ("a", "a/b/c", "a/b;c", "a/b\n", "https://x/y")),
+    ({"phases": ["phase3a; true"]}, "phases"),
+    ({"llamacpp.host_cache_mib": "0; true"}, "llamacpp.host_cache_mib"),
+    ({"vllm.dtype": "auto --trust-remote-code"}, "vllm.dtype"),
 ]
 
 

@@ -13,6 +13,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -556,6 +557,14 @@ def test_two_runs_in_two_folders_measure_one_after_the_other(run: Run, template:
 # --- who can listen, and what is told --------------------------------------------------------------------------------------------
 
 
+def status_without_key(path: str, target: str) -> int:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(path)
+        connection.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}".encode())
+        return int(connection.recv(100).split()[1])
+
+
 def test_a_running_server_listens_to_nobody_else_and_its_key_is_told_to_nobody(run: Run) -> None:
     """Of vLLM the same is seen in test_pipeline.py, all through a run."""
     run.start()
@@ -567,6 +576,9 @@ def test_a_running_server_listens_to_nobody_else_and_its_key_is_told_to_nobody(r
     assert len(key) >= 32
     for process in psutil.process_iter(["cmdline"]):
         assert key not in " ".join(process.info["cmdline"] or []), "every user can read command lines"
+    path = next(part for part in cmdline(engine) if part.endswith("engine.sock"))
+    assert Path(path).parent.stat().st_mode & 0o077 == 0
+    assert status_without_key(path, "/completion") == 401
     assert run.process is not None and run.process.wait(90) == 0
     assert not [p for p in run.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
 
@@ -611,8 +623,15 @@ def vllm_run(vllm_template: Path, tmp_path: Path) -> Iterator[Run]:
 
 def test_vllm_s_engine_core_dies_while_its_api_server_lives(vllm_run: Run) -> None:
     vllm_run.start()
-    proxy = vllm_run.tamper(4, "stream", act=lambda: vllm_run.working("EngineCore").kill())
+    status: list[int] = []
+
+    def act() -> None:
+        status.append(status_without_key(str(next(iter(tampering.sockets())).with_name("real.sock")), "/v1/completions"))
+        vllm_run.working("EngineCore").kill()
+
+    proxy = vllm_run.tamper(4, "stream", act=act)
     until(lambda: proxy.acted_at, 200, "the fault")
+    assert status == [401]
     vllm_run.fails(VLLM, "SIGKILL to EngineCore in mid-stream", r"phase1/\S+: vllm serve .*log", began=proxy.acted_at, within_s=30)
 
 

@@ -89,8 +89,9 @@ def test_streams_are_the_same_however_they_are_cut(events: list[Any], places: li
 
 def sessions() -> Iterator[Any]:
     llama = LlamaServer.__new__(LlamaServer)
-    llama._settings = LlamaCpp.model_construct(prompt_cache=True)
+    llama._settings = LlamaCpp.model_construct(prompt_cache=True, host_cache_mib=0, slots=1)
     vllm = VllmServer.__new__(VllmServer)
+    vllm._job = type("Job", (), {"threads": 2})()
     for session in (llama, vllm):
         session._form = "tokens"
         session._server = Mute([]).server
@@ -112,6 +113,20 @@ def test_answers_of_any_shape(events: list[dict[str, Any]], stream: bool) -> Non
         assert done.cached_tokens is None or done.cached_tokens >= 0
         if done.cached_tokens is None:
             assert rejection(done, 3, 0, 2, stream)
+
+
+@MANY
+@given(values | st.dictionaries(st.sampled_from(["success", "vllm_config", "version", "total_slots", "model_config", "content"]), values))
+def test_what_a_server_says_of_itself(told: Any) -> None:
+    """Settings, resets and tokenisers: read, or our own error."""
+    llama, vllm = sessions()
+    for session in (llama, vllm):
+        session._client = Mute([(1.0, http(json.dumps(told).encode()))])
+        session._rendered = {}
+        session._form = "text"
+        for act in (session.reset, session._read_in_force if session is vllm else lambda: None, lambda own=session: own.seen([1, 2])):
+            with suppress(ColdprefixError):
+                act()
 
 
 def mutate(data: bytes, changes: list[tuple[int, int]], keep: int | None) -> bytes:

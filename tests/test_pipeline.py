@@ -10,6 +10,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,14 +49,62 @@ def nothing(done: subprocess.CompletedProcess[str]) -> bool:
     return "Nothing to be done" in done.stdout + done.stderr
 
 
+class Watch(threading.Thread):
+    """Looks at the processes of a run every 0.3 s: which addresses they listen on, their command lines, and the keys of the servers."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder = folder
+        self.done = threading.Event()
+        self.listening: set[tuple[str, str]] = set()  # (program, address)
+        self.commands: set[str] = set()
+        self.keys: dict[str, set[str]] = {"LLAMA_API_KEY": set(), "VLLM_API_KEY": set()}
+
+    def run(self) -> None:
+        while not self.done.wait(0.3):
+            for process in psutil.process_iter(["cwd", "cmdline"]):
+                if process.info["cwd"] != str(self.folder):
+                    continue
+                command = " ".join(process.info["cmdline"] or [])
+                self.commands.add(command)
+                try:
+                    for name, found in self.keys.items():
+                        found |= {process.environ()[name]} if name in process.environ() else set()
+                    for connection in process.net_connections("inet"):
+                        if connection.status == psutil.CONN_LISTEN:
+                            self.listening.add((command[:80], connection.laddr.ip))
+                except psutil.Error:
+                    pass
+
+
 @pytest.fixture(scope="session")
-def finished(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def watched(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Watch:
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "tiny.yaml").write_text(TINY)
+    watch = Watch(folder)
+    watch.start()
     done = snakemake(folder, "--cores", "2", "--configfile", str(folder / "tiny.yaml"), timeout=1800)
+    watch.done.set()
+    watch.join()
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     assert "TTFT ms" in done.stdout + done.stderr, "the table of medians is printed"
-    return folder
+    return watch
+
+
+@pytest.fixture(scope="session")
+def finished(watched: Watch) -> Path:
+    return watched.folder
+
+
+def test_all_through_a_run_nobody_else_can_reach_or_use_a_server(watched: Watch) -> None:
+    assert any("llama-server" in command for command in watched.commands) and any("--uds" in command for command in watched.commands)
+    assert watched.listening, "vLLM's processes talk to each other over TCP"
+    assert {address for _, address in watched.listening} == {"127.0.0.1"}
+    for name, keys in watched.keys.items():
+        assert len(keys) >= 2, f"{name}: a key for each server, of the preflight and of the cells"
+        for key in keys:
+            assert len(key) >= 32 and not any(key in command for command in watched.commands), "every user can read command lines"
+            assert not [p for p in watched.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
 
 
 @pytest.fixture

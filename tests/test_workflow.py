@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -98,6 +101,34 @@ def test_the_graph_does_not_depend_on_the_working_folder_s_name(snakemake: Run, 
     folder = tmp_path / "a folder; with 'quotes' & spaces"
     folder.mkdir()
     assert jobs(snakemake(folder, "-n"))["phase3b"] == 22
+
+
+@settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    phases=st.lists(st.sampled_from(["phase1", "phase2", "phase3a", "phase3b"]), min_size=1, unique=True),
+    states=st.lists(st.sampled_from(["hit", "miss"]), min_size=1, unique=True),
+    lengths=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=4, unique=True),
+    variants=st.lists(st.from_regex(r"[a-z][a-z0-9._-]{0,6}", fullmatch=True), max_size=2, unique=True),
+)
+def test_any_valid_configuration_gives_a_graph_of_exactly_the_cells_asked_for(
+    snakemake: Run,
+    tmp_path_factory: pytest.TempPathFactory,
+    phases: list[str],
+    states: list[str],
+    lengths: list[tuple[int, int]],
+    variants: list[str],
+) -> None:
+    folder = tmp_path_factory.mktemp("product")
+    configurations = [f"A{a}_B{b}" for a, b in lengths]
+    sweep = {"phases": phases, "states": states, "configurations": configurations[:1], "variants": {name: {} for name in variants}}
+    asked = {"phases": phases, "states": states, "configurations": configurations, "experiments": ["main", *(["own"] if variants else [])]}
+    (folder / "my.yaml").write_text(yaml.safe_dump(asked | ({"sweeps": {"own": sweep}} if variants else {})))
+    done = snakemake(folder, "-n", "results/summary.txt", "--configfile", str(folder / "my.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    planned = re.findall(r"^ +output: results/raw/(\S+)/requests\.parquet", done.stdout + done.stderr, re.M)
+    wanted = {f"{phase}/{c}/{state}" for phase in phases for c in configurations for state in states}
+    wanted |= {f"{phase}/own/{v}/{configurations[0]}/{state}" for phase in phases for v in variants for state in states}
+    assert sorted(planned) == sorted(wanted)
 
 
 def test_lint(snakemake: Run, tmp_path: Path) -> None:

@@ -75,6 +75,10 @@ def data_page() -> str:
         f"Schema version {SCHEMA_VERSION}. Raw requests are in `results/raw/PHASE/CONFIGURATION/STATE/requests.parquet`, never edited;",
         "`results/requests.parquet` is all of them, `trials` and `summary` are derived. Unknown is null, never 0. Written by `make docs` from",
         "`src/coldprefix/tables.py`.",
+        "",
+        "Beside the rows lies the cell's `provenance.json`: machine, engine, settings in force, the job. Both carry the schema version; the",
+        "record holds the sha256 of the rows (`requests_sha256`) and of itself (`record_sha256`: of its JSON without that key, keys sorted).",
+        "A file that does not match is refused at aggregation, one of another schema version by its name: the coldprefix that wrote it reads it.",
     ]
     for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
         lines += ["", f"## `{name}.parquet`", "", "| column | type | meaning |", "| --- | --- | --- |"]

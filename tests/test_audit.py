@@ -1,0 +1,39 @@
+"""The audit of what is locked: what could not be looked up is not taken for clean."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = str(ROOT / "workflow/scripts/audit.py")
+verdict = runpy.run_path(SCRIPT)["verdict"]
+
+# As pip-audit 2.10 writes it (README, "--format json").
+PACKAGES = [
+    {"name": "clean", "version": "1.0", "vulns": []},
+    {"name": "unknown", "skip_reason": "Dependency not found on PyPI and could not be audited: unknown (1.0)"},
+    {"name": "flask", "version": "0.5", "vulns": [{"id": "PYSEC-2019-179", "fix_versions": ["1.0"], "aliases": [], "description": "x"}]},
+]
+
+
+def test_vulnerabilities_are_named_and_what_was_not_looked_up_is_counted() -> None:
+    assert verdict("driver", PACKAGES) == (["driver: flask 0.5: PYSEC-2019-179, fixed in 1.0"], 1)
+    assert verdict("driver", PACKAGES[:1]) == ([], 0)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("options", "code"), [([], 1), (["--if-possible"], 0)])
+def test_without_a_network_it_says_so(tmp_path: Path, options: list[str], code: int) -> None:
+    with_no_way_out = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    subprocess.run([sys.executable, str(ROOT / "workflow/scripts/set_up.py"), "audit"], check=True, capture_output=True)
+    lock = str(ROOT / "envs/bootstrap/requirements.txt")
+    done = subprocess.run([sys.executable, SCRIPT, *options, lock], capture_output=True, text=True, env=with_no_way_out)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    assert ("not audited: " in done.stderr) == bool(options) and ("look up" in done.stderr or "reachable" in done.stderr)
+    assert "no known vulnerability" not in done.stderr

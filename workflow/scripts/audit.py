@@ -1,0 +1,97 @@
+"""Ask whether what the environments lock has known vulnerabilities (`make audit`).
+
+    python audit.py [--if-possible] [LOCK ...]
+
+Exit code 0: all packages were looked up and none has one. 1: some have, or the audit could not be made; with --if-possible the latter is
+said and is no failure. A package that the service does not know is not audited, which pip-audit alone takes for a success.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from coldprefix import environments, supervise
+from coldprefix.errors import ColdprefixError, run_main
+
+TIMEOUT_S = 600.0
+
+
+def audited(lock: Path) -> list[dict[str, Any]]:
+    """pip-audit's list of packages for a lock file: name, version, vulns, or skip_reason.
+
+    Raises:
+        ColdprefixError: it gave no list, as without a network.
+    """
+    program = environments.ensure_environment("audit") / "bin" / "pip-audit"
+    command: list[str | Path] = [
+        program,
+        "--require-hashes",
+        "--disable-pip",
+        "--progress-spinner",
+        "off",
+        "--format",
+        "json",
+        "--requirement",
+        lock,
+    ]
+    done = supervise.run(command, TIMEOUT_S)
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
+        return found
+    except (ValueError, KeyError, TypeError):
+        end = (done.stderr.strip() or "nothing").splitlines()[-1]
+        raise ColdprefixError(f"pip-audit could not look up {lock}: {end[:300]}. It needs the network.") from None
+
+
+def verdict(name: str, packages: list[dict[str, Any]]) -> tuple[list[str], int]:
+    """(a line for each vulnerability, number of packages that could not be looked up)"""
+    lines = [
+        f"{name}: {package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'no version'}"
+        for package in packages
+        for found in package.get("vulns", [])
+    ]
+    return lines, sum("skip_reason" in package for package in packages)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--if-possible", action="store_true", help="an audit that cannot be made is no failure")
+    parser.add_argument("locks", nargs="*", type=Path, help="lock files; all of envs/ if none")
+    arguments = parser.parse_args()
+    locks = arguments.locks or sorted((environments.ROOT / "envs").glob("*/requirements.txt"))
+    vulnerable: list[str] = []
+    total = unknown = 0
+    try:
+        for lock in locks:
+            packages = audited(lock)
+            lines, skipped = verdict(lock.parent.name, packages)
+            vulnerable += lines
+            total, unknown = total + len(packages), unknown + skipped
+            environments.say(
+                f"{lock.parent.name}: {len(packages) - skipped} of {len(packages)} packages looked up, {len(lines)} vulnerabilities"
+            )
+            if packages and skipped == len(packages):
+                raise ColdprefixError(
+                    f"none of the packages of {lock} is known to the service that pip-audit asks; is it reachable from here?"
+                )
+    except ColdprefixError as error:
+        if not arguments.if_possible:
+            raise
+        environments.say(f"not audited: {error}")
+        return 0
+    if vulnerable:
+        raise ColdprefixError(
+            "known vulnerabilities:\n  " + "\n  ".join(vulnerable) + "\nRaise the versions in envs/*/requirements.in, then make lock"
+        )
+    environments.say(f"{total - unknown} packages have no known vulnerability; {unknown} could not be looked up")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
