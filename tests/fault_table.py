@@ -31,7 +31,7 @@ HEAD = """<!-- written by `make faults` from what the tests saw -->
 # Faults
 
 What each fault looks like to the user, how long after it the run has ended (and what the test allows), what is left behind, and what the next
-run does. Done to real processes, model files against a Hub on this machine, with a tiny model; `timeout_s: 3`. "Left" is what the test finds of processes, partial files, sockets, shared
+run does. Done to real processes, model files against a Hub on this machine, with a tiny model; `timeout_s: 5`. "Left" is what the test finds of processes, partial files, sockets, shared
 memory, temporary folders and locks.
 """
 
