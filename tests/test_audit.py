@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from coldprefix.errors import ColdprefixError
+
 SCRIPT = str(ROOT / "workflow/scripts/audit.py")
 verdict = runpy.run_path(SCRIPT)["verdict"]
 
@@ -25,6 +27,11 @@ PACKAGES = [
 def test_vulnerabilities_are_named_and_what_was_not_looked_up_is_counted() -> None:
     assert verdict("driver", PACKAGES) == (["driver: flask 0.5: PYSEC-2019-179, fixed in 1.0"], 1)
     assert verdict("driver", PACKAGES[:1]) == ([], 0)
+
+
+def test_an_audit_that_knew_nothing_is_none() -> None:
+    with pytest.raises(ColdprefixError, match="none of the packages of driver is known"):
+        verdict("driver", PACKAGES[1:2] * 3)
 
 
 @pytest.mark.engine

@@ -286,6 +286,13 @@ def test_phases_with_different_prompts_are_not_put_together(raw: Path, tmp_path:
     assert done.returncode == 1 and "were not sent the same tokens" in done.stderr
 
 
+def test_a_parquet_file_without_its_end_gets_no_name(tmp_path: Path) -> None:
+    """Polars has been seen to end without an error when the last write of all met a full disk."""
+    with pytest.raises(ColdprefixError, match="no space left on the disk"), tables._whole(tmp_path / "x.parquet") as partial:
+        partial.write_bytes(b"PAR1 rows, but no footer")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path) -> None:
     """A full disk: /dev/full takes no byte. The final name must not appear, nor a partial file."""
     target = tmp_path / "requests.parquet"

@@ -50,13 +50,20 @@ def audited(lock: Path) -> list[dict[str, Any]]:
 
 
 def verdict(name: str, packages: list[dict[str, Any]]) -> tuple[list[str], int]:
-    """(a line for each vulnerability, number of packages that could not be looked up)"""
+    """(a line for each vulnerability, number of packages that could not be looked up)
+
+    Raises:
+        ColdprefixError: none of them could be: that is no audit.
+    """
+    skipped = sum("skip_reason" in package for package in packages)
+    if packages and skipped == len(packages):
+        raise ColdprefixError(f"none of the packages of {name} is known to the service that pip-audit asks; is it reachable from here?")
     lines = [
         f"{name}: {package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'no version'}"
         for package in packages
         for found in package.get("vulns", [])
     ]
-    return lines, sum("skip_reason" in package for package in packages)
+    return lines, skipped
 
 
 def main() -> int:
