@@ -73,30 +73,24 @@ def main() -> int:
     arguments = parser.parse_args()
     locks = arguments.locks or sorted((environments.ROOT / "envs").glob("*/requirements.txt"))
     vulnerable: list[str] = []
-    total = unknown = 0
-    try:
-        for lock in locks:
+    failed: list[str] = []
+    for lock in locks:
+        try:
             packages = audited(lock)
-            lines, skipped = verdict(lock.parent.name, packages)
-            vulnerable += lines
-            total, unknown = total + len(packages), unknown + skipped
-            environments.say(
-                f"{lock.parent.name}: {len(packages) - skipped} of {len(packages)} packages looked up, {len(lines)} vulnerabilities"
-            )
-            if packages and skipped == len(packages):
-                raise ColdprefixError(
-                    f"none of the packages of {lock} is known to the service that pip-audit asks; is it reachable from here?"
-                )
-    except ColdprefixError as error:
-        if not arguments.if_possible:
-            raise
-        environments.say(f"not audited: {error}")
-        return 0
+            lines, unknown = verdict(lock.parent.name, packages)
+        except ColdprefixError as error:
+            failed.append(str(error))
+            continue
+        vulnerable += lines
+        environments.say(f"{lock.parent.name}: {len(packages)} packages, {unknown} could not be looked up, {len(lines)} vulnerabilities")
+    for message in failed:
+        environments.say(f"not audited: {message}")
     if vulnerable:
         raise ColdprefixError(
             "known vulnerabilities:\n  " + "\n  ".join(vulnerable) + "\nRaise the versions in envs/*/requirements.in, then make lock"
         )
-    environments.say(f"{total - unknown} packages have no known vulnerability; {unknown} could not be looked up")
+    if failed and not arguments.if_possible:
+        raise ColdprefixError(f"{len(failed)} of {len(locks)} lock files could not be audited; run it where the network can be reached")
     return 0
 
 
