@@ -67,7 +67,7 @@ def download(name: str, model: HubModel, folder: Path, recorded: dict[str, str])
 def _fetch(name: str, model: HubModel, file: str) -> str:
     """Path of one file in huggingface_hub's cache, downloaded if it is not there."""
     import httpx2
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     where = f"{file} of {model.repository} at {model.revision[:12]} (models.{name})"
     resets = 0
@@ -77,12 +77,18 @@ def _fetch(name: str, model: HubModel, file: str) -> str:
         except Exception as error:  # errors of httpx2 and of hf_xet, which has no class for them, arrive here as they are
             # huggingface_hub resumes after an orderly end and after silence, but gives up at a reset.
             if not isinstance(error, httpx2.ReadError) or resets == RESETS:
-                pickles = ""
-            if file.endswith(".safetensors") and isinstance(error, errors.RemoteEntryNotFoundError):
-                pickles = ". Weights that it offers as a pickle only (.bin, .pt) are read where convert_pickle names one, see docs/configuration.md"
-            raise ColdprefixError(f"cannot download {where}: {_explain(error)}{pickles}") from None
+                raise ColdprefixError(f"cannot download {where}: {_explain(error)}{_only_pickles(file, error)}") from None
             resets += 1
             environments.say(f"the connection was reset; downloading {where} again ({resets} of {RESETS})")
+
+
+def _only_pickles(file: str, error: Exception) -> str:
+    """What to add where safetensors are missing: many repositories hold pickles only."""
+    from huggingface_hub import errors
+
+    if not file.endswith(".safetensors") or not isinstance(error, errors.RemoteEntryNotFoundError):
+        return ""
+    return ". Weights that it offers as a pickle only (.bin, .pt) are read where convert_pickle names one, see docs/configuration.md"
 
 
 def _explain(error: Exception) -> str:
