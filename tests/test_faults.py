@@ -623,16 +623,9 @@ def vllm_run(vllm_template: Path, tmp_path: Path) -> Iterator[Run]:
 
 def test_vllm_s_engine_core_dies_while_its_api_server_lives(vllm_run: Run) -> None:
     vllm_run.start()
-    status: list[int] = []
-
-    def act() -> None:
-        status.append(status_without_key(str(next(iter(tampering.sockets())).with_name("real.sock")), "/v1/completions"))
-        vllm_run.working("EngineCore").kill()
-
-    proxy = vllm_run.tamper(4, "stream", act=act)
+    proxy = vllm_run.tamper(4, "stream", act=lambda: vllm_run.working("EngineCore").kill())
     until(lambda: proxy.acted_at, 200, "the fault")
     vllm_run.fails(VLLM, "SIGKILL to EngineCore in mid-stream", r"phase1/\S+: vllm serve .*log", began=proxy.acted_at, within_s=30)
-    assert status == [401], "without the key nothing is answered"
 
 
 @pytest.mark.slow
