@@ -61,6 +61,7 @@ class Proxy(threading.Thread):
         super().__init__(daemon=True)
         self._begin, self._spoil, self._act = begin, spoil, act
         self.acted_at: float | None = None  # by time.monotonic
+        self.error: BaseException | None = None  # why ``act`` failed: then nothing was done to the server
         self._seen = 0
         self._real = path.with_name("real.sock")
         ours = path.with_name("ours.sock")
@@ -112,7 +113,10 @@ class Proxy(threading.Thread):
         act, self._act = self._act, None
         if act:
             self.acted_at = time.monotonic()
-            act()
+            try:
+                act()
+            except BaseException as error:  # an AssertionError, too: it would end with this thread
+                self.error = error
 
     def close(self) -> None:
         self._begin = -1

@@ -43,4 +43,3 @@ def test_without_a_network_it_says_so(tmp_path: Path, options: list[str], code: 
     done = subprocess.run([sys.executable, SCRIPT, *options, lock], capture_output=True, text=True, env=with_no_way_out)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
     assert "not audited: " in done.stderr and ("look up" in done.stderr or "reachable" in done.stderr)
-    assert "no known vulnerability" not in done.stderr

@@ -209,6 +209,7 @@ class Run:
         seconds = time.monotonic() - began
         for proxy in self.proxies:
             proxy.close()
+            assert proxy.error is None, f"the fault was not done: {proxy.error!r}"
         assert code != 0, self.output()[-3000:]
         assert "Traceback" not in self.output(), self.output()[-5000:]
         shown = ""
