@@ -77,11 +77,11 @@ if __name__ == "__main__":
     if MODE == "die-at-start":
         print("error: failed to open GGUF file", flush=True)
         sys.exit(3)
-    if MODE in ("deaf", "family"):
+    if MODE in ("deaf", "family", "crew"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if MODE == "family":  # a worker in a session of its own, like vLLM's
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+    if MODE in ("family", "crew"):  # a worker, as vLLM has; of a family it is in a session of its own
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=MODE == "family")
         time.sleep(0.2)
     application = web.Application()
     application.add_routes([web.post("/completion", completion), web.get("/health", health)])
-    web.run_app(application, path=SOCKET, print=None, handle_signals=MODE not in ("deaf", "family"))
+    web.run_app(application, path=SOCKET, print=None, handle_signals=MODE not in ("deaf", "family", "crew"))

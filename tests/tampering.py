@@ -63,9 +63,9 @@ class Proxy(threading.Thread):
         self.acted_at: float | None = None  # by time.monotonic
         self.error: BaseException | None = None  # why ``act`` failed: then nothing was done to the server
         self._seen = 0
-        self._real = path.with_name("real.sock")
+        self.real = path.with_name("real.sock")  # where the server itself listens now
         ours = path.with_name("ours.sock")
-        os.link(path, self._real)
+        os.link(path, self.real)
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(ours))
         self._listening.listen()
@@ -92,7 +92,7 @@ class Proxy(threading.Thread):
             self._seen += 1
         touched = 0 <= self._begin <= number
         with socket.socket(socket.AF_UNIX) as server:
-            server.connect(str(self._real))
+            server.connect(str(self.real))
             server.sendall(request)
             streams = b'"stream": true' in request
             if touched and self._act and not streams:

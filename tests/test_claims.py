@@ -19,6 +19,7 @@ from conftest import ROOT
 from coldprefix import claims, tables
 from coldprefix.config import PHASES
 from coldprefix.errors import ColdprefixError
+from coldprefix.raw import sealed
 
 Rows = list[dict[str, Any]]
 Q = 24
@@ -484,8 +485,8 @@ def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_program_writes_a_table_and_a_page_and_prints_the_verdicts(tmp_path: Path) -> None:
-    tables.write_parquet(interfaces(370.0, 360.0, 20.0), tmp_path / "trials.parquet")
-    (tmp_path / "p.json").write_text(json.dumps([record("phase3a")]))
+    tables.write_table(interfaces(370.0, 360.0, 20.0), tmp_path / "trials.parquet")
+    (tmp_path / "p.json").write_text(json.dumps([sealed(record("phase3a"))]))
     (tmp_path / "converter.json").write_text(json.dumps(REFUSAL | {"gguf_written": False}))
     done = run(tmp_path, "--converter", str(tmp_path / "converter.json"))
     assert done.returncode == 0, done.stderr
@@ -494,16 +495,16 @@ def test_the_program_writes_a_table_and_a_page_and_prints_the_verdicts(tmp_path:
     assert re.search(r"^C1 +refuted +1 \[1, 1\] exit code", done.stdout, re.M) and re.search(r"^C5 +not decided +- ", done.stdout, re.M)
     page = (tmp_path / "out/claims.md").read_text()
     assert "## C1: refuted" in page and all(row["threshold_reason"] in page for row in found.iter_rows(named=True))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["claims.md", "claims.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["claims.md", "claims.parquet", "claims.parquet.sha256"]
     without = run(tmp_path, "--converter", str(tmp_path / "absent.json"))
     assert without.returncode == 0 and re.search(r"^C1 +not decided", without.stdout, re.M)
 
 
 def test_the_program_refuses_a_table_that_is_not_of_trials_and_a_record_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text(json.dumps([record("phase3a")]))
-    tables.write_parquet(frame().drop("ttft_ms"), tmp_path / "trials.parquet")
+    (tmp_path / "p.json").write_text(json.dumps([sealed(record("phase3a"))]))
+    tables.write_table(frame().drop("ttft_ms"), tmp_path / "trials.parquet")
     assert "the columns are not those" in run(tmp_path).stderr
-    tables.write_parquet(frame(), tmp_path / "trials.parquet")
+    tables.write_table(frame(), tmp_path / "trials.parquet")
     (tmp_path / "converter.json").write_text("{}")
     done = run(tmp_path, "--converter", str(tmp_path / "converter.json"))
     assert done.returncode == 1 and "is no record of the converter's run" in done.stderr and "Traceback" not in done.stderr

@@ -33,7 +33,7 @@ import tampering
 from conftest import ROOT
 from tampering import Proxy, request_number
 
-from coldprefix import exclusive, tables
+from coldprefix import exclusive, raw, tables
 from coldprefix.job import Job
 
 pytestmark = pytest.mark.engine
@@ -245,7 +245,7 @@ class Run:
 
     def left(self) -> list[str]:
         """Partial files, folders and sockets of servers, shared memory, processes, locks."""
-        files = [str(p) for p in self.folder.rglob("*") if p.name.endswith(".part") or p.name == ".parts"]
+        files = [str(p) for p in self.folder.rglob("*") if p.name.endswith(".part") or p.name in (".parts", raw.ASIDE)]
         # A shared server ends when Snakemake has ended, and Python's tracker of shared memory after that.
         deadline = time.monotonic() + 10
         while ((new := traces() - self.before) or belonging(self.folder)) and time.monotonic() < deadline:
@@ -415,6 +415,37 @@ def test_snakemake_is_killed(run: Run, how: str) -> None:
         )
 
 
+def test_snakemake_is_killed_when_a_cell_is_whole_and_not_yet_noted(run: Run) -> None:
+    """Snakemake takes such a cell for incomplete, deletes it and runs its job again; what was measured is kept all the same."""
+    run.start()
+    run.wait_for_second_cell()
+    assert run.process is not None
+    run.process.send_signal(signal.SIGSTOP)
+    until(lambda: len(run.finished()) == 2, 60, "the second cell")
+    run.process.kill()
+    assert run.process.wait() != 0
+    until(lambda: not belonging(run.folder), 10, "the end of all")
+    kept = run.finished()
+    began = time.monotonic()
+    done = subprocess.run(command(run.folder, TARGET), capture_output=True, text=True, cwd=run.folder, timeout=300)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-3000:]
+    said = re.findall(r"^coldprefix: (phase3a/\S+ had been measured to its end when its run was killed; that is kept)$", output, re.M)
+    assert len(said) == 1 and run.finished().items() >= kept.items(), output[-3000:]
+    assert len(re.findall(r"^(?:local)?rule phase3a:", output, re.M)) == 3, "two to be measured, one to be put back"
+    run.check_results()
+    assert not run.left()
+    then = f"says that a lock was removed and that the second cell is kept, measures 2 of 4 cells ({time.monotonic() - began:.0f} s)"
+    fault_table.record(
+        OURS, "SIGKILL to Snakemake after a cell's last byte, before it could note that", "(nobody is left to say it)", "nothing", then
+    )
+    # Asked to, it is measured again.
+    again = subprocess.run(
+        command(run.folder, TARGET, "--forcerun", "phase3a"), capture_output=True, text=True, cwd=run.folder, timeout=300
+    )
+    assert again.returncode == 0 and not set(run.finished().values()) & set(kept.values())
+
+
 def test_a_converter_does_not_outlive_snakemake(run: Run) -> None:
     """Nor do compilers and installers, which are run in the same way."""
     for file in [*run.folder.glob("models/*.gguf"), *run.folder.glob("models/*.json")]:
@@ -506,8 +537,8 @@ def test_the_clock_jumps(run: Run, tmp_path: Path) -> None:
     assert pl.concat(frames)["total_ms"].is_between(0, 5000).all()
     records = [json.loads((run.cell(cell) / "provenance.json").read_text()) for cell in CELLS]
     assert all(0 < record["wall_s"] < record["job_s"] < 60 for record in records)
-    for raw in run.folder.glob("results/raw/**/*.*"):  # files from a time to come, as after a jump back
-        os.utime(raw, (time.time() + 3600,) * 2)
+    for path in run.folder.glob("results/raw/**/*.*"):  # files from a time to come, as after a jump back
+        os.utime(path, (time.time() + 3600,) * 2)
     then = subprocess.run(command(run.folder, TARGET), capture_output=True, text=True)
     assert then.returncode == 0 and "rule phase3a" not in then.stdout + then.stderr
     fault_table.record(
@@ -623,10 +654,18 @@ def vllm_run(vllm_template: Path, tmp_path: Path) -> Iterator[Run]:
 
 
 def test_vllm_s_engine_core_dies_while_its_api_server_lives(vllm_run: Run) -> None:
+    """And while it lived, it served nobody who had not shown its key (SECURITY.md says where it asks for that)."""
+    told: list[int] = []
+
+    def act() -> None:
+        told.extend(status_without_key(str(proxy.real), path) for path in ("/v1/completions", "/health"))
+        vllm_run.working("EngineCore").kill()
+
     vllm_run.start()
-    proxy = vllm_run.tamper(4, "stream", act=lambda: vllm_run.working("EngineCore").kill())
+    proxy = vllm_run.tamper(4, "stream", act=act)
     until(lambda: proxy.acted_at, 200, "the fault")
     vllm_run.fails(VLLM, "SIGKILL to EngineCore in mid-stream", r"phase1/\S+: vllm serve .*log", began=proxy.acted_at, within_s=30)
+    assert told[0] == 401 and told[1] != 401, told
 
 
 @pytest.mark.slow
@@ -634,6 +673,7 @@ def test_vllm_s_engine_core_dies_while_its_api_server_lives(vllm_run: Run) -> No
     ("fault", "message"),
     [
         ("SIGKILL to the API server", r"phase1/\S+: vllm serve (was ended by signal 9|ended while).*log"),
+        ("SIGKILL to the supervisor", r"phase1/\S+: vllm serve ended while.*log"),
         ("SIGSTOP to EngineCore", r"phase1/\S+: vllm serve gave no complete answer within 5 s \(timeout_s\).*log"),
         ("SIGKILL to the measuring job", ""),
         ("SIGKILL to Snakemake", r"phase1/\S+: ended by SIGTERM.*log"),
@@ -647,6 +687,7 @@ def test_vllm_s_processes(vllm_run: Run, fault: str, message: str) -> None:
         target = {
             "EngineCore": core,
             "the API server": core.parent(),
+            "the supervisor": psutil.Process(os.getsid(core.pid)),
             "the measuring job": vllm_run.program("measure.py"),
             "Snakemake": snakemake,
         }

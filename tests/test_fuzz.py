@@ -172,6 +172,22 @@ def test_parquet_from_elsewhere(raw_file: Path, changes: list[tuple[int, int]], 
             read_cell(folder, CELL, record)
 
 
+@MANY
+@given(changes=changes, keep=st.none() | st.integers(0, 10**6), seal=st.booleans())
+def test_tables_from_elsewhere(raw_file: Path, changes: list[tuple[int, int]], keep: int | None, seal: bool) -> None:
+    """The same for what is made from raw files: of a shipped folder they look up to date, so that nothing makes them anew."""
+    table = raw_file.parent / "trials.parquet"
+    tables.write_table(protocol.as_frame(one_trial()), table)
+    spoilt = table.with_name("trials.parquet.sha256") if seal else table
+    original = spoilt.read_bytes()
+    spoilt.write_bytes(mutate(original, changes, keep))
+    try:
+        assert tables.read_table(table, tables.REQUESTS).height == 4
+        assert seal or spoilt.read_bytes() == original
+    except ColdprefixError as error:
+        assert spoilt.read_bytes() != original and f"Delete {table} and run snakemake again" in str(error)
+
+
 @pytest.fixture(scope="module")
 def gguf_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small GGUF file and the config.json it claims to be made from."""

@@ -118,6 +118,19 @@ def test_workers_do_not_outlive_a_killed_server(tmp_path: Path) -> None:
     running.close()
 
 
+def test_workers_do_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:
+    running = start("crew", tmp_path / "log")
+    running.wait_ready(lambda: True, 10)
+    supervisor, api_server, worker = running.process_ids()
+    os.kill(supervisor, signal.SIGKILL)
+    running.process.wait(10)
+    with pytest.raises(ColdprefixError, match=r"the supervisor of fake server was ended by signal 9 \(SIGKILL\) while idle"):
+        running.check_alive("idle")
+    assert not gone([worker]), "this is what is to be ended"
+    running.close()
+    assert gone([api_server, worker]) and not running.folder.exists()
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_survives_the_death_of_the_program_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
     """Workers in sessions of their own included: an EngineCore outlives its API server otherwise."""

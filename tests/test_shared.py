@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -110,6 +112,18 @@ def test_it_outlives_the_job_that_started_it_and_ends_with_the_workflow(workflow
     assert gone(pids) and not found.folder.exists()
     with pytest.raises(ColdprefixError, match="fake server ended while answering"):
         found.check_alive("answering")
+
+
+def test_what_a_killed_supervisor_left_is_ended_by_whoever_comes_next(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """The job that used it may have been killed with it, and Snakemake, too."""
+    own = start(workflow.pid, tmp_path / "log", mode="crew")
+    shared.take(own, "a job that was killed")
+    supervisor, *others = own.process_ids()
+    os.kill(supervisor, signal.SIGKILL)
+    own.process.wait(10)
+    assert not gone(others)
+    assert shared.find(os.getpid(), "another run's") is None
+    assert gone(others) and not own.folder.exists()
 
 
 def test_a_foreign_record_is_not_believed(workflow: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,6 +245,70 @@ def test_a_record_that_is_none_is_refused(raw: Path, tmp_path: Path, text: str) 
     (raw / CELLS[0] / "provenance.json").write_bytes(text.encode("latin-1"))
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
     assert done.returncode == 1 and "provenance.json" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_table_that_is_not_as_it_was_written_is_drawn_by_nobody(raw: Path, tmp_path: Path, values: dict[str, Any], missing: bool) -> None:
+    """Snakemake takes an edited table of a shipped folder for up to date."""
+    out = tmp_path / "out"
+    assert run_aggregate(raw, out, *CELLS).returncode == 0
+    assert subprocess.run(["sha256sum", "--check", *(p.name for p in out.glob("*.sha256"))], cwd=out, capture_output=True).returncode == 0
+    if missing:
+        (out / "summary.parquet.sha256").unlink()
+    else:
+        spoil(out / "summary.parquet", lambda f: f.with_columns(median=pl.col("median") * 1.1))
+    for script, *more in (("plot.py", "phase3a_panels", "--style", json.dumps(values["figures"])), ("build_report.py",)):
+        command = [sys.executable, str(ROOT / "workflow/scripts" / script), *more, "--out", str(tmp_path / "drawn.pdf")]
+        for name, file in (("trials", "trials.parquet"), ("summary", "summary.parquet"), ("provenance", "provenance.json")):
+            command += [f"--{name}", str(out / file)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+        assert f"Delete {out / 'summary.parquet'} and run snakemake again to make it anew" in done.stderr
+    assert not (tmp_path / "drawn.pdf").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[3]", "[{}]", '[{"record_sha256": "0"}]', "\xff"])
+def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "provenance.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ColdprefixError, match=r"provenance\.json.*and run snakemake again"):
+        raw_files.read_records(tmp_path / "provenance.json")
+
+
+def interrupted(root: Path, name: str) -> Path:
+    """As after a killed Snakemake. Returns where it notes what is incomplete, with the entry of one file of the first cell."""
+    incomplete = root / "incomplete"
+    incomplete.mkdir()
+    (incomplete / urlsafe_b64encode(str(root / "raw" / CELLS[0] / name).encode()).decode()).touch()
+    return incomplete
+
+
+@pytest.mark.parametrize("name", raw_files.FILES)
+def test_a_whole_cell_of_a_killed_run_is_put_back(raw: Path, tmp_path: Path, make_job: MakeJob, name: str) -> None:
+    cell = raw / CELLS[0]
+    before = [(cell / name).read_bytes() for name in raw_files.FILES]
+    raw_files.set_aside(raw, CELLS, interrupted(tmp_path, name))
+    assert [path.name for path in cell.iterdir()] == [raw_files.ASIDE] and (raw / CELLS[1] / "provenance.json").exists()
+    assert not raw_files.put_back(raw / CELLS[1], make_job("phase3a", "miss", FAST))
+    assert raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "timeout_s": 77.0}))
+    assert [(cell / name).read_bytes() for name in raw_files.FILES] == before and not (cell / raw_files.ASIDE).exists()
+
+
+def test_what_was_set_aside_is_measured_again_if_it_is_another_job_s_or_damaged(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
+    cell = raw / CELLS[0]
+    raw_files.set_aside(raw, CELLS, interrupted(tmp_path, "provenance.json"))
+    kept = {path.name: path.read_bytes() for path in (cell / raw_files.ASIDE).iterdir()}
+    (cell / raw_files.ASIDE / "requests.parquet").write_bytes(kept["requests.parquet"][:-9])
+    assert not raw_files.put_back(cell, make_job("phase3a", "hit", FAST)) and not list(cell.iterdir())
+    (cell / raw_files.ASIDE).mkdir()
+    for name, data in kept.items():
+        (cell / raw_files.ASIDE / name).write_bytes(data)
+    assert not raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "seed": 5})) and not list(cell.iterdir())
+
+
+def test_half_a_cell_is_not_set_aside(raw: Path, tmp_path: Path) -> None:
+    (raw / CELLS[0] / "provenance.json").unlink()
+    raw_files.set_aside(raw, CELLS, interrupted(tmp_path, "requests.parquet"))
+    assert [path.name for path in (raw / CELLS[0]).iterdir()] == ["requests.parquet"]
 
 
 def test_what_a_killed_aggregation_left_is_no_part_of_the_next(raw: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ CELL = ["phase", "engine", "interface", "sweep", "variant", "configuration", "st
 
 
 def aggregate(raw: Path, cells: Sequence[str], out: Path, requests: bool) -> str:
-    """Write trials.parquet, summary.parquet, provenance.json (a list), summary.txt and, if asked for, requests.parquet.
+    """Write trials.parquet, summary.parquet, provenance.json (a list), summary.txt and, if asked for, requests.parquet; the
+    sha256 of each table beside it.
 
     Args:
         raw: folder of the cells' folders.
@@ -62,14 +63,14 @@ def aggregate(raw: Path, cells: Sequence[str], out: Path, requests: bool) -> str
             tables.write_parquet(trials, parts / f"{number:06}.parquet")
             summaries.append(summary_of(trials))
             doubts.append(caveats.caveats_of(trials, [records[cell] for cell in pair]))
-        tables.sink_parquet(pl.scan_parquet(sorted(parts.iterdir())), out / "trials.parquet")
+        tables.write_table(pl.scan_parquet(sorted(parts.iterdir())), out / "trials.parquet")
     finally:
         shutil.rmtree(parts, ignore_errors=True)
     summary = pl.concat(summaries).sort(pl.col("state").is_null(), maintain_order=True)
     tables.validate(summary, SUMMARY, "summary")
-    tables.write_parquet(summary, out / "summary.parquet")
+    tables.write_table(summary, out / "summary.parquet")
     if requests:
-        tables.sink_parquet(pl.scan_parquet([raw / cell / "requests.parquet" for cell in cells]), out / "requests.parquet")
+        tables.write_table(pl.scan_parquet([raw / cell / "requests.parquet" for cell in cells]), out / "requests.parquet")
     write_json(out / "provenance.json", list(records.values()))
     found = pl.concat(doubts)
     text = f"{table(summary)}\n{costs.table(list(records.values()))}" + (f"\n{caveats.text(found)}" if len(found) else "")

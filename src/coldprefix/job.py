@@ -108,6 +108,10 @@ class Job(Strict):
         """Its folder below results/raw: phase/configuration/state, in a sweep phase/variant/configuration/state."""
         return Cell(self.phase, self.variant, self.configuration, self.state).path
 
+    def decisive(self) -> str:
+        """What of it decides its numbers, as JSON. Patience does not: raising it after a time-out measures what is missing, not every cell."""
+        return self.model_dump_json(exclude_none=True, exclude={"protocol": {"timeout_s", "start_timeout_s"}})
+
     @property
     def shares_server(self) -> bool:
         """May it use the server of another cell? Replicates are about fresh servers, so not with several."""

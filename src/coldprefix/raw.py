@@ -6,7 +6,9 @@ Each carries its schema version and is sealed: the rows' sha256 stands in the re
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from coldprefix.config import SCHEMA_VERSION, Cell
 from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import write_json
+from coldprefix.job import Job
+
+FILES = ("requests.parquet", "provenance.json")
+ASIDE = ".aside"
 
 
 def write_cell(requests: Path, provenance: Path, rows: pl.DataFrame, record: Mapping[str, Any]) -> None:
@@ -59,6 +65,19 @@ def read_record(folder: Path, cell: str) -> dict[str, Any]:
     return record
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of many cells, as aggregation put them in one file. Raises ColdprefixError if it cannot be read or has been edited."""
+    anew = f"Delete {path} and run snakemake again to make it anew."
+    try:
+        records = json.loads(path.read_text())
+        edited = [record for record in records if record["record_sha256"] != sealed(record)["record_sha256"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ColdprefixError(f"cannot read {path}: {error}. {anew}") from None
+    if edited:
+        raise ColdprefixError(f"{path} is not as coldprefix wrote it: a record does not match the checksum in it. {anew}")
+    return list(records)
+
+
 def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFrame:
     """A cell's raw rows (tables.REQUESTS), checked against its record.
 
@@ -81,3 +100,46 @@ def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFram
     if found != [cell]:
         raise ColdprefixError(f"{path} holds {found}, not the cell {cell}: has it been moved or edited?")
     return frame
+
+
+def _is_whole(folder: Path, cell: str) -> bool:
+    try:
+        read_cell(folder, cell, read_record(folder, cell))
+    except ColdprefixError:
+        return False
+    return True
+
+
+def set_aside(raw: Path, cells: Iterable[str], incomplete: Path) -> None:
+    """Keep cells that were measured to their end when their run was killed, before Snakemake could note that they are finished.
+
+    Snakemake would delete them and measure them again; `put_back` is what the measuring job does instead.
+
+    Args:
+        raw: folder of the cells' folders.
+        cells: their paths in it.
+        incomplete: where Snakemake keeps an entry for each output of a job that has begun and not ended, named by its path in base64.
+    """
+    for cell in cells:
+        folder = raw / cell
+        entries = [urlsafe_b64encode(str(folder / name).encode()).decode() for name in FILES]
+        if any((incomplete / entry).exists() for entry in entries) and _is_whole(folder, cell):
+            (folder / ASIDE).mkdir(exist_ok=True)
+            for name in FILES:
+                (folder / name).replace(folder / ASIDE / name)
+
+
+def put_back(folder: Path, job: Job) -> bool:
+    """Make the cell that was set aside in ``folder`` its result, if it is whole and was measured by this very job. False if there is none."""
+    aside = folder / ASIDE
+    if not aside.exists():
+        return False
+    try:
+        mine = _is_whole(aside, job.cell) and Job.model_validate(read_record(aside, job.cell)["job"]).decisive() == job.decisive()
+    except ValueError:  # a job of another version
+        mine = False
+    if mine:
+        for name in FILES:  # the record last, as in `write_cell`
+            (aside / name).replace(folder / name)
+    shutil.rmtree(aside)
+    return mine

@@ -139,6 +139,7 @@ class Server:
             except subprocess.TimeoutExpired:  # the supervisor itself hangs: take the whole session
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+        supervise.end_session(self.pid)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -179,4 +180,5 @@ class Adopted(Server):
             os.killpg(self.pid, signal.SIGKILL)
         except psutil.NoSuchProcess:
             pass
+        supervise.end_session(self.pid)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from coldprefix import supervise
 from coldprefix.clock import born
 from coldprefix.server import Adopted, Server
 
@@ -50,18 +52,21 @@ def _write(folder: Path, record: Record) -> None:
     partial.replace(folder / RECORD)
 
 
-def _of(owner: int) -> Iterator[tuple[Path, Record]]:
-    """Folders and records of the living servers of ``owner``. Other users' folders of a like name are not looked into."""
+def _records() -> Iterator[tuple[Path, Record]]:
+    """Folders and records of this user's servers. Other users' folders of a like name are not looked into."""
     for path in Path(tempfile.gettempdir()).glob(f"coldprefix-*/{RECORD}"):
         try:
-            if path.parent.stat().st_uid != os.getuid():
-                continue
-            record = Record(**json.loads(path.read_text()))
-            alive = born(record.supervisor) == record.born
+            if path.parent.stat().st_uid == os.getuid():
+                yield path.parent, Record(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
-            continue  # it is just ending
-        if alive and record.owner == owner:
-            yield path.parent, record
+            continue  # it is just ending, or none of ours
+
+
+def _is_alive(record: Record) -> bool:
+    try:
+        return born(record.supervisor) == record.born
+    except OSError:
+        return False
 
 
 def _adopt(folder: Path, record: Record) -> Adopted:
@@ -69,10 +74,18 @@ def _adopt(folder: Path, record: Record) -> Adopted:
 
 
 def find(owner: int, identity: str) -> Adopted | None:
-    """The owner's free server with this identity, or None. All its other servers are ended: they would take memory and CPU time."""
+    """The owner's free server with this identity, or None. All its other servers are ended: they would take memory and CPU time.
+
+    So is what is left of servers, whoever's, whose supervisor was killed: nobody else looks after that any more.
+    """
     found = None
-    for folder, record in list(_of(owner)):
-        if found is None and record.free and record.identity == identity:
+    for folder, record in list(_records()):
+        if not _is_alive(record):
+            supervise.end_session(record.supervisor)
+            shutil.rmtree(folder, ignore_errors=True)
+        elif record.owner != owner:
+            continue
+        elif found is None and record.free and record.identity == identity:
             found = _adopt(folder, record)
         else:
             _adopt(folder, record).close()

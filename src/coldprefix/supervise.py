@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,11 @@ def _is_tracker(pid: int) -> bool:
         return False
 
 
-def _reap() -> None:
-    """Kill whatever is left below this process, until nothing is; trackers last, if they do not end when all others have."""
+def _kill_all(find: Callable[[], Sequence[int]]) -> None:
+    """Kill what ``find`` finds, until it finds nothing; trackers last, if they do not end when all others have."""
     deadline = time.monotonic() + 10
     patience = time.monotonic() + 3
-    while (left := list(descendants(os.getpid()))) and time.monotonic() < deadline:
+    while (left := find()) and time.monotonic() < deadline:
         trackers = [] if time.monotonic() > patience else [pid for pid in left if _is_tracker(pid)]
         for pid in left:
             if pid in trackers:
@@ -75,12 +75,41 @@ def _reap() -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
         time.sleep(0.01)
+
+
+def _below() -> list[int]:
+    """What is left below this process; the dead among it are taken away."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return []
+    return list(descendants(os.getpid()))
+
+
+def _session(leader: int) -> list[int]:
+    """The living processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The second field is the program's name in brackets and may hold anything.
+            state, _parent, _group, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # it has just ended
+            continue
+        if int(session) == leader and state not in "ZX":
+            found.append(int(folder.name))
+    return found
+
+
+def end_session(leader: int) -> None:
+    """Kill what a supervisor that was killed itself has left: its orphans went to init, but are in its session still.
+
+    As long as one of them lives the kernel gives the session's number to nobody else; where it belongs to a living process again,
+    there are none, and nothing is done.
+    """
+    if leader not in _session(leader):
+        _kill_all(lambda: _session(leader))
 
 
 def supervised(command: Sequence[str | Path], owner: int | None = None, grace_s: float = 2.0, folder: str = "") -> list[str]:
@@ -145,7 +174,7 @@ def main(owner: int, grace_s: float, folder: str, command: list[str]) -> int:
             _stop(server, grace_s)
             break
     code = server.poll()
-    _reap()
+    _kill_all(_below)
     shutil.rmtree(folder, ignore_errors=True)
     if code is None:
         return 128 + signal.SIGKILL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import polars as pl
 
 from coldprefix.config import SCHEMA_VERSION
 from coldprefix.errors import NO_SPACE, ColdprefixError, no_space
-from coldprefix.files import partial_of
+from coldprefix.files import partial_of, write_text
 
 METADATA = {"coldprefix_schema": str(SCHEMA_VERSION)}
 
@@ -170,12 +171,46 @@ def read_requests(path: Path) -> pl.DataFrame:
     return frame
 
 
-def read_tables(paths: Sequence[Path], columns: dict[str, tuple[pl.DataType, str]]) -> pl.DataFrame:
-    """Derived tables of the same kind, one after the other, checked. Raises ColdprefixError as `validate` does."""
-    frames = [pl.read_parquet(path) for path in paths]
-    for path, frame in zip(paths, frames, strict=True):
+def _seal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(frame: pl.DataFrame | pl.LazyFrame, path: Path) -> None:
+    """Write a table that is not a cell's, as `write_parquet` does, and its sha256 beside it, in the form that sha256sum reads."""
+    if isinstance(frame, pl.LazyFrame):
+        _sink_parquet(frame, path)
+    else:
+        write_parquet(frame, path)
+    write_text(_seal_of(path), f"{_sha256_of(path)}  {path.name}\n")
+
+
+def read_table(path: Path, columns: dict[str, tuple[pl.DataType, str]] | None = None) -> pl.DataFrame:
+    """Read what `write_table` wrote, and check that it is still that, before it is parsed: a damaged file can crash its reader.
+
+    Raises:
+        ColdprefixError: it cannot be read, is not as it was written, or does not have these ``columns``.
+    """
+    anew = f"Delete {path} and run snakemake again to make it anew."
+    try:
+        promised = _seal_of(path).read_text().split()[:1]
+        if promised != [_sha256_of(path)]:
+            raise ColdprefixError(f"{path} is not as coldprefix wrote it: its sha256 is not the one in {_seal_of(path)}. {anew}")
+        frame = pl.read_parquet(path)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise ColdprefixError(f"cannot read {path}: {error}. {anew}") from None
+    if columns is not None:
         validate(frame, columns, str(path))
-    return pl.concat(frames)
+    return frame
+
+
+def read_tables(paths: Sequence[Path], columns: dict[str, tuple[pl.DataType, str]]) -> pl.DataFrame:
+    """Tables of the same kind, one after the other. Raises ColdprefixError as `read_table` does."""
+    return pl.concat([read_table(path, columns) for path in paths])
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
@@ -184,7 +219,7 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
         frame.write_parquet(partial, compression="zstd", metadata=METADATA)
 
 
-def sink_parquet(frame: pl.LazyFrame, path: Path) -> None:
+def _sink_parquet(frame: pl.LazyFrame, path: Path) -> None:
     """The same for a table that is larger than memory: it is written as it is read."""
     with _whole(path) as partial:
         frame.sink_parquet(partial, compression="zstd", metadata=METADATA, engine="streaming")

@@ -15,6 +15,10 @@ rule experiment:
     output:
         trials="results/experiments/{experiment}/trials.parquet",
         summary="results/experiments/{experiment}/summary.parquet",
+        seals=expand(
+            "results/experiments/{{experiment}}/{table}.parquet.sha256",
+            table=["trials", "summary"],
+        ),
         all_provenance="results/experiments/{experiment}/provenance.json",
         text="results/experiments/{experiment}/summary.txt",
     params:
@@ -33,9 +37,11 @@ rule aggregate:
         requests=raw(JOBS, "requests.parquet"),
         provenance=raw(JOBS, "provenance.json"),
     output:
-        "results/requests.parquet",
-        "results/trials.parquet",
-        "results/summary.parquet",
+        expand(
+            "results/{table}.parquet{seal}",
+            table=["requests", "trials", "summary"],
+            seal=["", ".sha256"],
+        ),
         "results/provenance.json",
         "results/summary.txt",
     params:

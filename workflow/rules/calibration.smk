@@ -6,6 +6,9 @@ rule calibration:
     output:
         samples="results/calibration/samples.parquet",
         summary="results/calibration/summary.parquet",
+        seals=expand(
+            "results/calibration/{table}.parquet.sha256", table=["samples", "summary"]
+        ),
         text="results/calibration/calibration.txt",
     log:
         "results/logs/calibration.log",

@@ -23,6 +23,7 @@ rule claims:
         ),
     output:
         table="results/claims.parquet",
+        seal="results/claims.parquet.sha256",
         page="results/claims.md",
     params:
         claims=environments.sha256_of(Path(CLAIMS).read_bytes()),

@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from coldprefix import environments, files, parent
+from coldprefix import raw as raw_files
 from coldprefix.config import parse as parse_config
 from coldprefix.errors import ColdprefixError
 from coldprefix.exclusive import hold_folder
@@ -62,14 +63,8 @@ def job_param(phase):
 def job_file(cell):
     if cell not in JOBS:
         raise WorkflowError(f"config.yaml has no cell {cell}")
-    # Patience decides no number: raising it after a time-out measures what is missing, not every cell.
-    patience = {"protocol": {"timeout_s", "start_timeout_s"}}
     job = JOBS[cell]
-    return file_of(
-        cell,
-        job.model_dump_json(exclude_none=True),
-        job.model_dump_json(exclude_none=True, exclude=patience),
-    )
+    return file_of(cell, job.model_dump_json(exclude_none=True), job.decisive())
 
 
 def cells_of(*experiments, phases=PHASES):

@@ -1,6 +1,12 @@
 # One job per cell: phase x configuration x cache state, in a sweep phase x variant x configuration x cache state. It owns its engine. Rules are named after the phases, so that
 # `snakemake --forcerun phase3b` measures phase3b again.
 
+
+onstart:
+    # What Snakemake will not believe to be whole, because it was killed before it could note so.
+    raw_files.set_aside(Path("results/raw"), JOBS, Path(".snakemake/incomplete"))
+
+
 for number, phase in enumerate(PHASES):
 
     rule:

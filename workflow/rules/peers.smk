@@ -5,7 +5,8 @@ MAIN = cells_of("main")
 
 rule llama_bench:
     output:
-        "results/peers/rounds.parquet",
+        rounds="results/peers/rounds.parquet",
+        seal="results/peers/rounds.parquet.sha256",
     log:
         "results/logs/llama_bench.log",
     priority: 30
@@ -25,15 +26,16 @@ rule llama_bench:
         "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.jobs[0]:q} --entry {params.entry:q} --models models"
         " --downloads results/setup/downloads &&"
         " exec {ENVIRONMENTS:q}/llamacpp/.venv/bin/python {SCRIPTS:q}/time_peers.py --jobs {params.jobs:q}"
-        " --gguf models/{params.model:q}-F16.gguf --lengths {params.lengths:q} --rounds {params.rounds} --out {output:q} --log {log:q}"
+        " --gguf models/{params.model:q}-F16.gguf --lengths {params.lengths:q} --rounds {params.rounds} --out {output.rounds:q} --log {log:q}"
 
 
 rule peers:
     input:
-        rounds=rules.llama_bench.output if LLAMACPP_PHASES else [],
+        rounds=rules.llama_bench.output.rounds if LLAMACPP_PHASES else [],
         trials="results/experiments/main/trials.parquet" if MAIN else [],
     output:
         table="results/peers/peers.parquet",
+        seal="results/peers/peers.parquet.sha256",
         text="results/peers/peers.txt",
     params:
         rounds=lambda wildcards, input: "--rounds" if input.rounds else "",

@@ -6,17 +6,15 @@ python build_report.py --trials FILE --summary FILE [--claims FILE] --figures fi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-import polars as pl
-
 from coldprefix import report, tables
 from coldprefix.errors import run_main
 from coldprefix.files import write_text
+from coldprefix.raw import read_records
 
 
 def main() -> None:
@@ -32,8 +30,8 @@ def main() -> None:
     arguments = parser.parse_args()
     trials = tables.read_tables([arguments.trials], tables.TRIALS)
     summary = tables.read_tables([arguments.summary], tables.SUMMARY)
-    claims = pl.read_parquet(arguments.claims) if arguments.claims else None
-    provenance = json.loads(arguments.provenance.read_text())
+    claims = tables.read_table(arguments.claims) if arguments.claims else None
+    provenance = read_records(arguments.provenance)
     calibration = arguments.calibration.read_text() if arguments.calibration else None
     peers = arguments.peers.read_text() if arguments.peers else None
     page = report.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)

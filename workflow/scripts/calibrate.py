@@ -19,7 +19,7 @@ from coldprefix.calibration import sample
 from coldprefix.errors import run_main
 from coldprefix.exclusive import exclusive
 from coldprefix.files import write_text
-from coldprefix.tables import write_parquet
+from coldprefix.tables import write_table
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
         samples = sample.take(arguments.log, arguments.samples)
     summary = sample.summarise(samples)
     missed = sample.misses(summary)
-    write_parquet(samples, arguments.out / "samples.parquet")
-    write_parquet(summary.with_columns(missed=pl.lit("; ".join(missed) or None, pl.String())), arguments.out / "summary.parquet")
+    write_table(samples, arguments.out / "samples.parquet")
+    write_table(summary.with_columns(missed=pl.lit("; ".join(missed) or None, pl.String())), arguments.out / "summary.parquet")
     text = sample.table(summary) + "".join(f"NOT MET  {line}\n" for line in missed)
     write_text(arguments.out / "calibration.txt", text)
     print(f"\n{text}", flush=True)

@@ -9,17 +9,15 @@ Writes the table and a page to read, and prints the verdicts. A refuted claim is
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-import polars as pl
-
 from coldprefix import claims, tables
-from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.errors import run_main
 from coldprefix.files import write_text
+from coldprefix.raw import read_records
 
 
 def main() -> None:
@@ -32,14 +30,10 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, required=True)
     arguments = parser.parse_args()
     listed = claims.load(arguments.claims)
-    try:
-        trials = pl.read_parquet(arguments.trials)
-        provenance = json.loads(arguments.provenance.read_text())
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise ColdprefixError(f"cannot read the trials or their provenance: {error}. Run snakemake again to make them anew.") from None
-    tables.validate(trials, tables.TRIALS, str(arguments.trials))
+    trials = tables.read_table(arguments.trials, tables.TRIALS)
+    provenance = read_records(arguments.provenance)
     table = claims.check_all(listed, trials, provenance, claims.read_converter(arguments.converter))
-    tables.write_parquet(table, arguments.out)
+    tables.write_table(table, arguments.out)
     write_text(arguments.markdown, claims.as_markdown(table))
     print(f"\n{claims.as_text(table)}", flush=True)
 

@@ -26,11 +26,11 @@ def main() -> None:
     arguments = parser.parse_args()
     pairs = []
     if arguments.rounds:
-        pairs.append(peers.pairs_of_rounds(pl.read_parquet(arguments.rounds)))
+        pairs.append(peers.pairs_of_rounds(tables.read_table(arguments.rounds)))
     if arguments.trials:
         pairs.append(peers.pairs_of_trials(tables.read_tables([arguments.trials], tables.TRIALS)))
     summary = peers.summarise(pl.concat(pairs))
-    tables.write_parquet(summary, arguments.out / "peers.parquet")
+    tables.write_table(summary, arguments.out / "peers.parquet")
     text = peers.table(summary)
     write_text(arguments.out / "peers.txt", text)
     print(f"\n{text}", flush=True)

@@ -28,7 +28,7 @@ from coldprefix.errors import ColdprefixError, naming, run_main
 from coldprefix.exclusive import exclusive
 from coldprefix.files import text_of
 from coldprefix.job import Job
-from coldprefix.raw import write_cell
+from coldprefix.raw import put_back, write_cell
 from coldprefix.tables import write_parquet
 
 
@@ -81,6 +81,9 @@ def main() -> None:
     arguments = parser.parse_args()
     job = Job.model_validate_json(text_of(arguments.job))
     with naming(job.cell, arguments.log):
+        if put_back(arguments.requests.parent, job):
+            print(f"\ncoldprefix: {job.cell} had been measured to its end when its run was killed; that is kept\n", file=sys.stderr)
+            return
         inherited = dict(os.environ)
         with exclusive(job.cell):
             rows, record = measure(job, arguments.model, arguments.gguf, arguments.log, arguments.owner)

@@ -8,15 +8,12 @@ python plot.py calibration --samples FILE --style JSON --out figures/calibration
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
-
-import polars as pl
 
 from coldprefix import tables
 from coldprefix.config import PHASES, Figures
@@ -32,6 +29,7 @@ from coldprefix.figures import (
     phase_panels,
     style,
 )
+from coldprefix.raw import read_records
 
 FIGURES: dict[str, Callable[[style.Measured, Figures], style.Drawing]] = {
     "fig1_invalidation": fig1_invalidation.draw,
@@ -56,11 +54,11 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = Figures.model_validate_json(arguments.style)
     if arguments.figure == "calibration":
-        style.save(calibration.draw(pl.read_parquet(arguments.samples), settings), arguments.out, settings)
+        style.save(calibration.draw(tables.read_table(arguments.samples), settings), arguments.out, settings)
         return
     trials = tables.read_tables(arguments.trials, tables.TRIALS)
     summary = tables.read_tables(arguments.summary, tables.SUMMARY)
-    provenance = [record for path in arguments.provenance for record in json.loads(path.read_text())]
+    provenance = [record for path in arguments.provenance for record in read_records(path)]
     if arguments.figure.endswith("_panels"):  # of one backend: the others' models and machine are not its
         provenance = [record for record in provenance if record["job"]["phase"] == arguments.figure.removesuffix("_panels")]
     style.save(FIGURES[arguments.figure](style.Measured(trials, summary, provenance), settings), arguments.out, settings)

@@ -17,7 +17,7 @@ from coldprefix.errors import run_main
 from coldprefix.exclusive import exclusive
 from coldprefix.files import text_of
 from coldprefix.job import Job
-from coldprefix.tables import write_parquet
+from coldprefix.tables import write_table
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     lengths = [Lengths.model_validate_json(text) for text in arguments.lengths]
     with exclusive("llama-bench"):
         found = peers.rounds(jobs, arguments.gguf, arguments.log, lengths, arguments.rounds)
-    write_parquet(found, arguments.out)
+    write_table(found, arguments.out)
 
 
 if __name__ == "__main__":
