@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 QUIET = [
     "--disable-gpu",
@@ -30,9 +32,10 @@ class Browser:
     def __init__(self) -> None:
         program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         assert program, "the report's test needs Chromium: apt-get install chromium (or set COLDPREFIX_NO_BROWSER=1 to skip it)"
-        self._folder = tempfile.TemporaryDirectory(prefix="coldprefix-browser-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="coldprefix-browser-")
         command = [program, "--headless=new", "--no-sandbox", *QUIET, "--remote-debugging-port=0", f"--user-data-dir={self._folder.name}"]
-        self._process = subprocess.Popen([*command, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        env = {**os.environ, "TMPDIR": self._folder.name}
+        self._process = subprocess.Popen([*command, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
         assert self._process.stderr is not None
         line = next(line for line in self._process.stderr if "DevTools listening" in line)
         found = re.search(r"ws://(\S+?)/", line)
@@ -51,6 +54,10 @@ class Browser:
             targets = await response.json()
         page = next(target for target in targets if target["type"] == "page")
         self._socket = await self._session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
+
+    async def _disconnect(self) -> None:
+        await self._socket.close()
+        await self._session.close()
 
     def call(self, method: str, until: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result, at the earliest when the event ``until`` has come."""
@@ -89,10 +96,13 @@ class Browser:
         path.write_bytes(base64.b64decode(found["data"]))
 
     def close(self) -> None:
-        self._runner.run(self._session.close())
+        self._runner.run(self._disconnect())
         self._runner.close()
+        # Its helpers write to its folder until they have ended, too.
+        helpers = psutil.Process(self._process.pid).children(recursive=True)
         self._process.kill()
         self._process.wait()
+        psutil.wait_procs(helpers, 20)
         assert self._process.stderr is not None
         self._process.stderr.close()
         self._folder.cleanup()
