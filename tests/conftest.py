@@ -60,10 +60,10 @@ def make_job(values: Values) -> Callable[..., Job]:
 def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run snakemake as a user types it, in a folder of its own."""
 
-    def run(folder: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def run(folder: Path, *arguments: str, timeout: float = 900, **variables: str) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).parent / "snakemake"
         command = [str(program), "-s", str(ROOT / "Snakefile"), "--directory", str(folder), "--nocolor", *arguments]
-        env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+        env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", **variables}
         return subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
 
     assert shutil.which("make")

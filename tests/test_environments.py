@@ -73,7 +73,7 @@ def test_an_interrupted_build_is_made_anew_and_a_finished_one_is_not(tmp_path: P
     (tmp_path / "envs" / "x" / "requirements.txt").write_text("a==1\n")
     monkeypatch.setattr(environments, "ROOT", tmp_path)
     monkeypatch.setattr(environments, "uv", lambda: uv)
-    monkeypatch.setenv("COLDPREFIX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(environments, "CACHE", tmp_path / "cache")
     (tmp_path / "full").touch()
     with pytest.raises(ColdprefixError, match=r"(?s)environment x failed \(exit code 2\).*no space left on device"):
         environments.ensure_environment("x")

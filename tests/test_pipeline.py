@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT
 from test_workflow import jobs
 
-from coldprefix import tables
+from coldprefix import environments, tables
 
 pytestmark = pytest.mark.engine
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -81,12 +81,16 @@ class Watch(threading.Thread):
 def watched(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Watch:
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "tiny.yaml").write_text(TINY)
+    # With a cache that is not where it usually is, and nothing there.
+    home = tmp_path_factory.mktemp("home")
+    places = {"COLDPREFIX_CACHE": str(environments.CACHE), "HOME": str(home)}
     watch = Watch(folder)
     watch.start()
-    done = snakemake(folder, "--cores", "2", "--configfile", str(folder / "tiny.yaml"), timeout=1800)
+    done = snakemake(folder, "--cores", "2", "--configfile", str(folder / "tiny.yaml"), timeout=1800, **places)
     watch.done.set()
     watch.join()
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert not (home / ".cache" / "coldprefix").exists(), "something was built a second time"
     assert "TTFT ms" in done.stdout + done.stderr, "the table of medians is printed"
     return watch
 

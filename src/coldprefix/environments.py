@@ -51,11 +51,15 @@ LLAMACPP_CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native")
 LLAMACPP_TARGETS = ("llama-server", "llama-bench")
 
 
-def cache_folder() -> Path:
-    """Where environments and builds live: $COLDPREFIX_CACHE, else $XDG_CACHE_HOME/coldprefix, else ~/.cache/coldprefix."""
+def _cache() -> Path:
     if "COLDPREFIX_CACHE" in os.environ:
         return Path(os.environ["COLDPREFIX_CACHE"]).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "coldprefix"
+
+
+# Where environments and builds live: $COLDPREFIX_CACHE, else $XDG_CACHE_HOME/coldprefix, else ~/.cache/coldprefix. Looked up once:
+# an engine in this process has its environment replaced.
+CACHE = _cache()
 
 
 def say(message: str) -> None:
@@ -170,7 +174,7 @@ def _bootstrap() -> Path:
     """The environment with uv and pip that builds all others. Returns its folder."""
     lock = ROOT / "envs" / "bootstrap" / "requirements.txt"
     key = sha256_of(lock.read_bytes() + sys.version.encode() + platform.machine().encode())[:16]
-    folder = cache_folder() / "environments" / f"bootstrap-{key}"
+    folder = CACHE / "environments" / f"bootstrap-{key}"
     if _finished(folder):
         return folder
     with _locked(folder.with_suffix(".lock")):
@@ -179,7 +183,7 @@ def _bootstrap() -> Path:
         started = time.monotonic()
         say(f"environment bootstrap: installing into {folder}")
         shutil.rmtree(folder, ignore_errors=True)
-        log = cache_folder() / "logs" / f"{folder.name}.log"
+        log = CACHE / "logs" / f"{folder.name}.log"
         _run([sys.executable, "-m", "venv", folder], log, "environment bootstrap")
         pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
         _run([*pip, "install", "--no-deps", "--require-hashes", "-r", lock], log, "environment bootstrap")
@@ -209,7 +213,7 @@ def ensure_environment(name: str) -> Path:
     lock = ROOT / "envs" / name / "requirements.txt"
     if not lock.is_file():
         raise ColdprefixError(f"there is no environment named {name!r}: {lock} does not exist")
-    folder = cache_folder() / "environments" / f"{name}-{environment_key(name)[:16]}"
+    folder = CACHE / "environments" / f"{name}-{environment_key(name)[:16]}"
     if not _finished(folder) or not (folder / "bin" / "python").exists():
         with _locked(folder.with_suffix(".lock")):
             if not _finished(folder) or not (folder / "bin" / "python").exists():
@@ -224,7 +228,7 @@ def _install_environment(name: str, lock: Path, folder: Path) -> None:
     started = time.monotonic()
     say(f"environment {name}: installing into {folder}")
     shutil.rmtree(folder, ignore_errors=True)
-    log = cache_folder() / "logs" / f"{folder.name}.log"
+    log = CACHE / "logs" / f"{folder.name}.log"
     env = _installer_env(name)
     what = f"environment {name}"
     _run([uv(), "venv", "--python", PYTHON_VERSION, folder], log, what, env)
@@ -276,7 +280,7 @@ def _sdist_pin() -> tuple[str, str]:
 def ensure_llamacpp_source() -> Path:
     """Download and unpack the llama-cpp-python sdist; it carries llama.cpp in vendor/. Returns the unpacked folder."""
     requirement, sha256 = _sdist_pin()
-    folder = cache_folder() / "sources" / f"llama-cpp-python-{sha256[:16]}"
+    folder = CACHE / "sources" / f"llama-cpp-python-{sha256[:16]}"
     if _finished(folder):
         return folder / "source"
     with _locked(folder.with_suffix(".lock")):
@@ -285,7 +289,7 @@ def ensure_llamacpp_source() -> Path:
             say(f"source of {requirement}: downloading (77 MB)")
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            log = cache_folder() / "logs" / f"{folder.name}.log"
+            log = CACHE / "logs" / f"{folder.name}.log"
             pin = folder / "pin.txt"
             pin.write_text(f"{requirement} --hash=sha256:{sha256}\n")
             python = _bootstrap() / "bin" / "python"
@@ -348,7 +352,7 @@ def ensure_llamacpp(accelerator: str) -> Path:
         version += f" {name}={os.environ[name]}" if name in os.environ else ""
     flags = llamacpp_flags(accelerator)
     key = sha256_of("\0".join([llamacpp_source_key(), *flags, version, _cpu_features()]).encode())
-    folder = cache_folder() / "llamacpp" / f"{accelerator}-{key[:16]}"
+    folder = CACHE / "llamacpp" / f"{accelerator}-{key[:16]}"
     if _finished(folder):
         return folder
     with _locked(folder.with_suffix(".lock")):
@@ -366,7 +370,7 @@ def _build_llamacpp(accelerator: str, flags: Sequence[str], folder: Path, record
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(folder.name + ".build")
     shutil.rmtree(work, ignore_errors=True)
-    log = cache_folder() / "logs" / f"llamacpp-{folder.name}.log"
+    log = CACHE / "logs" / f"llamacpp-{folder.name}.log"
     cuda = ":/usr/local/cuda/bin" if accelerator == "cuda" else ""
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}{cuda}"}
     env.pop("VIRTUAL_ENV", None)
