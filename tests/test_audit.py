@@ -35,6 +35,14 @@ def test_an_audit_that_knew_nothing_is_none() -> None:
 
 
 @pytest.mark.engine
+def test_a_service_that_does_not_answer_in_time_is_no_traceback() -> None:
+    program = runpy.run_path(SCRIPT)["audited"]
+    program.__globals__["TIMEOUT_S"] = 0.01
+    with pytest.raises(ColdprefixError, match=r"pip-audit had not looked up .* after 0 s"):
+        program(ROOT / "envs/bootstrap/requirements.txt")
+
+
+@pytest.mark.engine
 @pytest.mark.parametrize(("options", "code"), [([], 1), (["--if-possible"], 0)])
 def test_without_a_network_it_says_so(tmp_path: Path, options: list[str], code: int) -> None:
     with_no_way_out = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}

@@ -150,7 +150,7 @@ def test_the_program_writes_table_and_figure_or_nothing(make_run: MakeRun, tmp_p
     done = run("--one", one, "--other", other, "--vary", "host", "--names", "old", "new", "--out", out)
     assert done.returncode == 0, done.stderr
     assert 'host.cpu: "CPU A" / "CPU B"' in done.stdout and "1.5" in done.stdout
-    assert sorted(p.suffix for p in out.iterdir()) == [".csv", ".parquet", ".pdf", ".png", ".txt"]
+    assert sorted(p.suffix for p in out.iterdir()) == [".csv", ".parquet", ".pdf", ".png", ".sha256", ".txt"]
     tables.validate(pl.read_parquet(out / "comparison.parquet").drop_nulls("phase"), compare.COMPARISON, "comparison")
     nothing = run("--one", tmp_path, "--other", tmp_path / "none", "--out", out)
     assert nothing.returncode == 1 and "holds no results" in nothing.stderr

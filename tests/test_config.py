@@ -59,6 +59,7 @@ BAD: list[tuple[Values, str]] = [
     ({"models.gpt2.repository": "../../etc"}, "models.gpt2.repository"),
     ({"models.gpt2.files": {"model.safetensors": None}}, "models.gpt2.files"),
     ({"models.gpt2.files": {"config.json": None, "pytorch_model.bin": None}}, "'pytorch_model.bin' is a pickle, which can run code"),
+    ({"models.gpt2.files": {"config.json": None, "m.safetensors": None, "modeling_x.py": None}}, "'modeling_x.py' is a program"),
     ({"models.gpt2.files": {"config.json": None, "../x.safetensors": None}}, "'../x.safetensors' is not the name of a file inside"),
     ({"models.gpt2.files": {"config.json": "abc", "m.safetensors": None}}, "models.gpt2.files.config.json: 'abc' is not a sha256"),
     ({"models.gpt2-standin.width": 700}, "models.gpt2-standin.width: 700 is not a multiple of 32 x heads (384)"),

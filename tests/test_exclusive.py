@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -55,6 +56,18 @@ def test_another_user_can_wait_for_the_lock_too(tmp_path: Path, monkeypatch: pyt
     finally:
         os.umask(before)
     assert (tmp_path / "lock").read_text() == ""
+
+
+def test_whatever_somebody_wrote_into_the_lock_is_only_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exclusive, "MACHINE", tmp_path / "lock")
+    (tmp_path / "lock").write_bytes(b"\xff\x1b[31m evil\n")
+    with open(tmp_path / "lock", "r+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        waiting = python(HOLD, "second", str(tmp_path / "lock"))
+        time.sleep(1.0)
+        assert waiting.poll() is None
+    _, err = waiting.communicate(timeout=10)
+    assert waiting.returncode == 0 and "second waits for \ufffd[31m evil" in err and "\x1b" not in err, err
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "folder", "pipe"])
@@ -189,3 +202,29 @@ def test_a_program_ends_when_the_workflow_has_died(shell: bool) -> None:
     assert job.returncode == 143 and "ended by SIGTERM" in err and "next" not in out
     late = subprocess.run(command, env=env, capture_output=True, text=True, timeout=8)
     assert late.returncode == 143 and "the run that started this program has ended" in late.stderr and "next" not in late.stdout
+
+
+# In C and not to be interrupted, as an engine in this process.
+BUSY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)"
+
+
+def test_a_program_that_hears_no_signal_ends_all_the_same() -> None:
+    workflow = subprocess.Popen(["sleep", "60"])
+    program = f"from coldprefix import parent; parent.PATIENCE_S = 1.0; parent.end_with_workflow(); print('x', flush=True); {BUSY}"
+    job = python(program, env={**os.environ, parent.VARIABLE: str(workflow.pid)})
+    assert job.stdout is not None and job.stdout.readline() == "x\n"
+    workflow.kill()
+    workflow.wait()
+    job.communicate(timeout=10)
+    assert job.returncode == -signal.SIGKILL or job.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_an_engine_that_does_not_come_back_ends_its_process(late: bool) -> None:
+    watch = "from coldprefix.engines.watchdog import Watchdog; from pathlib import Path; import os, time\n"
+    watch += "dog = Watchdog('phase3b/A/hit: an engine', Path('a.log'), 1.0); os.close(2)\n"
+    inside = BUSY if late else "time.sleep(0.2)"
+    job = python(f"{watch}with dog.limit('gave no complete answer within 1 s (timeout_s)', 1.0):\n    {inside}\ntime.sleep(2.5)")
+    _, err = job.communicate(timeout=10)
+    said = "\ncoldprefix: phase3b/A/hit: an engine gave no complete answer within 1 s (timeout_s). Its log: a.log\n\n"
+    assert (job.returncode, err) == ((1, said) if late else (0, ""))

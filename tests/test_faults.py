@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -18,7 +19,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -33,7 +36,7 @@ import tampering
 from conftest import ROOT
 from tampering import Proxy, request_number
 
-from coldprefix import exclusive, raw, tables
+from coldprefix import exclusive, tables
 from coldprefix.job import Job
 
 pytestmark = pytest.mark.engine
@@ -245,7 +248,7 @@ class Run:
 
     def left(self) -> list[str]:
         """Partial files, folders and sockets of servers, shared memory, processes, locks."""
-        files = [str(p) for p in self.folder.rglob("*") if p.name.endswith(".part") or p.name in (".parts", raw.ASIDE)]
+        files = [str(p) for p in self.folder.rglob("*") if p.name.endswith(".part") or p.name == ".parts" or p.name.endswith(".aside")]
         # A shared server ends when Snakemake has ended, and Python's tracker of shared memory after that.
         deadline = time.monotonic() + 10
         while ((new := traces() - self.before) or belonging(self.folder)) and time.monotonic() < deadline:
@@ -415,8 +418,12 @@ def test_snakemake_is_killed(run: Run, how: str) -> None:
         )
 
 
-def test_snakemake_is_killed_when_a_cell_is_whole_and_not_yet_noted(run: Run) -> None:
-    """Snakemake takes such a cell for incomplete, deletes it and runs its job again; what was measured is kept all the same."""
+@pytest.mark.parametrize("forced", [False, True])
+def test_snakemake_is_killed_when_a_cell_is_whole_and_not_yet_noted(run: Run, forced: bool) -> None:
+    """Snakemake takes such a cell for incomplete, deletes it and runs its job again; what was measured is kept all the same.
+
+    Unless it is to be measured again.
+    """
     run.start()
     run.wait_for_second_cell()
     assert run.process is not None
@@ -427,23 +434,60 @@ def test_snakemake_is_killed_when_a_cell_is_whole_and_not_yet_noted(run: Run) ->
     until(lambda: not belonging(run.folder), 10, "the end of all")
     kept = run.finished()
     began = time.monotonic()
-    done = subprocess.run(command(run.folder, TARGET), capture_output=True, text=True, cwd=run.folder, timeout=300)
+    again = command(run.folder, TARGET, *(["--forcerun", "phase3a"] if forced else []))
+    done = subprocess.run(again, capture_output=True, text=True, cwd=run.folder, timeout=300)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-3000:]
     said = re.findall(r"^coldprefix: (phase3a/\S+ had been measured to its end when its run was killed; that is kept)$", output, re.M)
-    assert len(said) == 1 and run.finished().items() >= kept.items(), output[-3000:]
-    assert len(re.findall(r"^(?:local)?rule phase3a:", output, re.M)) == 3, "two to be measured, one to be put back"
+    jobs = len(re.findall(r"^(?:local)?rule phase3a:", output, re.M))
     run.check_results()
     assert not run.left()
+    if forced:
+        assert not said and jobs == 4 and not set(run.finished().values()) & set(kept.values())
+        return
+    assert len(said) == 1 and run.finished().items() >= kept.items(), output[-3000:]
+    assert jobs == 3, "two to be measured, one to be put back"
     then = f"says that a lock was removed and that the second cell is kept, measures 2 of 4 cells ({time.monotonic() - began:.0f} s)"
-    fault_table.record(
-        OURS, "SIGKILL to Snakemake after a cell's last byte, before it could note that", "(nobody is left to say it)", "nothing", then
+    fault = "SIGKILL to Snakemake after a cell's last byte, before it could note that"
+    fault_table.record(OURS, fault, "(nobody is left to say it)", "nothing", then)
+
+
+PTRACE_ATTACH = 16
+WALL = 0x40000000  # waitpid for threads, too
+
+
+def test_an_engine_inside_the_job_hangs(python_run: Run) -> None:
+    """One of its computing threads is stopped for ever; the others wait for it. Nothing in the process is told that."""
+    python_run.start("--config", "trials=500")  # time enough to find that thread
+    job = until(lambda: python_run.program("measure.py"), 60, "the first cell")
+    log = python_run.folder / cmdline(job)[cmdline(job).index("--log") + 1]
+    until(lambda: log.exists() and "sched_reserve: reserve took" in log.read_text(), 60, "the engine")
+    seen: Counter[int] = Counter()
+
+    def computing() -> int | None:
+        """A thread, not Python's main one, that is found running again and again."""
+        for task in Path(f"/proc/{job.pid}/task").iterdir():
+            if int(task.name) != job.pid and (task / "stat").read_text().rpartition(")")[2].split()[0] == "R":
+                seen[int(task.name)] += 1
+        return next((number for number, times in seen.items() if times >= 5), None)
+
+    thread = until(computing, 60, "a computing thread")
+    began = time.monotonic()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.ptrace(PTRACE_ATTACH, thread, 0, 0) == 0, os.strerror(ctypes.get_errno())
+
+    def bury() -> None:
+        """Its own parent cannot see the end of a process before we have seen that of this thread."""
+        while os.WIFSTOPPED(os.waitpid(thread, WALL)[1]):
+            pass
+
+    threading.Thread(target=bury, daemon=True).start()
+    python_run.fails(
+        OURS,
+        "a thread of llama-cpp-python hangs",
+        r"phase3b/\S+: llama-cpp-python gave no complete answer within 5 s \(timeout_s\)\. Its log: \S+\.log",
+        began=began,
     )
-    # Asked to, it is measured again.
-    again = subprocess.run(
-        command(run.folder, TARGET, "--forcerun", "phase3a"), capture_output=True, text=True, cwd=run.folder, timeout=300
-    )
-    assert again.returncode == 0 and not set(run.finished().values()) & set(kept.values())
 
 
 def test_a_converter_does_not_outlive_snakemake(run: Run) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,39 @@ def test_a_gguf_that_is_not_the_model_is_refused(made: Path, tmp_path: Path, dam
     fault_table.record(
         "Model files", f"GGUF: {damage.__name__.replace('_', ' ')}", str(caught.value).replace(str(tmp_path), "…"), "nothing"
     )
+
+
+def test_weights_in_several_files_are_compared_too(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(made / "gpt2-tiny", folder)
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    (folder / "model.safetensors").unlink()
+    for number, part in enumerate((names[:9], names[9:])):
+        save_file({f"transformer.{name}": tensors[name] for name in part}, folder / f"model-{number}-of-2.safetensors")
+    assert check_gguf(made / "gpt2-tiny-F16.gguf", folder)["tensors"] == 28
+    (folder / "model-0-of-2.safetensors").unlink()
+    with pytest.raises(ColdprefixError, match=r"the safetensors in .* hold no h\.0\."):
+        check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+    (folder / "model-1-of-2.safetensors").write_bytes(b"junk")
+    with pytest.raises(ColdprefixError, match=r"the weights in .* cannot be read"):
+        check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+
+
+def test_the_converter_sees_no_token_and_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets code of a repository run for some architectures."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    seen = tmp_path / "seen"
+    program = f"import os, sys; open({str(seen)!r}, 'w').write(repr((dict(os.environ), sys.stdin.read()))); sys.exit(3)"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "$(cat {tmp_path}/program)"\n')
+    (tmp_path / "program").write_text(program)
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "bin").symlink_to(tmp_path)
+    monkeypatch.setattr("coldprefix.environments.ensure_environment", lambda _name: tmp_path)
+    with pytest.raises(ColdprefixError, match="cannot convert"):
+        models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
+    environment, typed = ast.literal_eval(seen.read_text())
+    assert "secret" not in environment.values() and environment["HF_HUB_OFFLINE"] == "1" and typed == ""
 
 
 def test_a_model_the_converter_refuses_is_one_clear_error(tmp_path: Path) -> None:

@@ -207,3 +207,7 @@ def test_foreign_load_sees_a_busy_neighbour() -> None:
     assert before is not None and foreign is not None and known is not None
     # One of the machine's cores, unless the process is known to be ours.
     assert foreign > known + 0.4 / (psutil.cpu_count() or 1)
+
+
+def test_a_helper_of_the_engine_that_has_just_ended_is_no_failure() -> None:
+    assert protocol.Load([2**22 + 1]).since_last().keys() == {"foreign_cpu", "steal_cpu", "cpu_mhz"}

@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT
 
 from coldprefix import server
+from coldprefix.clock import born
 from coldprefix.engines.http import Client, count, number
 from coldprefix.errors import ColdprefixError
 
@@ -129,6 +130,29 @@ def test_workers_do_not_outlive_a_killed_supervisor(tmp_path: Path) -> None:
     assert not gone([worker]), "this is what is to be ended"
     running.close()
     assert gone([api_server, worker]) and not running.folder.exists()
+
+
+def test_nobody_s_name_is_in_the_way(tmp_path: Path) -> None:
+    """The kernel cuts names after 15 bytes, in the middle of a letter, and shows them as they are."""
+    strange = os.fsencode(tmp_path) + "/снв ) S 1".encode()[:15] + b"\xff"
+    Path(os.fsdecode(strange)).symlink_to("/bin/sleep")
+    other = subprocess.Popen([strange, b"30"])
+    try:
+        assert born(other.pid) > 0
+        running = start("fine", tmp_path / "log")
+        running.wait_ready(lambda: True, 10)
+        running.close()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_no_folder_is_left_by_a_server_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        start("fine", tmp_path / "file" / "log")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

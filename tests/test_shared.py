@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -126,13 +127,64 @@ def test_what_a_killed_supervisor_left_is_ended_by_whoever_comes_next(workflow: 
     assert gone(others) and not own.folder.exists()
 
 
+def test_a_session_s_number_may_be_another_s_by_now(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """As of a shell that has ended and whose programs in the background go on: they have nothing to do with the server's log."""
+    own = start(workflow.pid, tmp_path / "log", mode="crew")
+    shell = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert shell.stdout is not None
+    background = int(shell.stdout.readline())
+    shell.stdout.close()
+    shell.wait()
+    record = json.loads((own.folder / shared.RECORD).read_text())
+    (own.folder / shared.RECORD).write_text(json.dumps(record | {"supervisor": shell.pid}))
+    assert os.getsid(background) == shell.pid
+    assert shared.find(workflow.pid, "a") is None
+    assert not gone([background])
+    os.kill(background, signal.SIGKILL)
+    own.close()
+
+
+@pytest.mark.parametrize("why", ["another system", "others may write", "a link"])
+def test_a_server_that_may_not_be_ours_is_left_alone(workflow: subprocess.Popen[bytes], tmp_path: Path, why: str) -> None:
+    own = start(workflow.pid, tmp_path / "log")
+    shared.give_back(own)
+    file = own.folder / shared.RECORD
+    text = file.read_text()
+    elsewhere = tmp_path / "elsewhere"
+    if why == "another system":
+        file.write_text(json.dumps(json.loads(text) | {"system": "of a container", "born": 1}))
+    elif why == "others may write":
+        own.folder.chmod(0o770)
+    else:
+        own.folder.rename(elsewhere)
+        own.folder.symlink_to(elsewhere)
+    assert shared.find(workflow.pid, "a") is None
+    own.check_alive("idle")
+    if why == "another system":
+        file.write_text(text)
+    elif why == "others may write":
+        own.folder.chmod(0o700)
+    else:
+        own.folder.unlink()
+        elsewhere.rename(own.folder)
+    assert shared.find(workflow.pid, "a") is not None
+
+
+def test_a_server_that_died_before_it_was_given_back_is_no_failure(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    own = start(workflow.pid, tmp_path / "log")
+    own.close()
+    shared.give_back(own)
+    with pytest.raises(ColdprefixError, match=r"fake server .* while starting"):
+        shared.take(own, "one")
+
+
 def test_a_foreign_record_is_not_believed(workflow: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is damaged, or of a server that has died, names nothing."""
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     for name, text in {"junk": "{", "list": "[]", "old": '{"identity": "a"}'}.items():
         (tmp_path / f"coldprefix-{name}").mkdir()
         (tmp_path / f"coldprefix-{name}" / shared.RECORD).write_text(text)
-    record = shared.Record("a", workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
+    record = shared.Record("a", shared._system(), workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
     (tmp_path / "coldprefix-dead").mkdir()
     shared._write(tmp_path / "coldprefix-dead", record)
     assert shared.find(workflow.pid, "a") is None

@@ -287,22 +287,23 @@ def test_a_whole_cell_of_a_killed_run_is_put_back(raw: Path, tmp_path: Path, mak
     cell = raw / CELLS[0]
     before = [(cell / name).read_bytes() for name in raw_files.FILES]
     raw_files.set_aside(raw, CELLS, interrupted(tmp_path, name))
-    assert [path.name for path in cell.iterdir()] == [raw_files.ASIDE] and (raw / CELLS[1] / "provenance.json").exists()
+    assert not cell.exists() and (raw / CELLS[1] / "provenance.json").exists()
     assert not raw_files.put_back(raw / CELLS[1], make_job("phase3a", "miss", FAST))
     assert raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "timeout_s": 77.0}))
-    assert [(cell / name).read_bytes() for name in raw_files.FILES] == before and not (cell / raw_files.ASIDE).exists()
+    assert [(cell / name).read_bytes() for name in raw_files.FILES] == before and not raw_files.aside_of(cell).exists()
 
 
 def test_what_was_set_aside_is_measured_again_if_it_is_another_job_s_or_damaged(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
     cell = raw / CELLS[0]
     raw_files.set_aside(raw, CELLS, interrupted(tmp_path, "provenance.json"))
-    kept = {path.name: path.read_bytes() for path in (cell / raw_files.ASIDE).iterdir()}
-    (cell / raw_files.ASIDE / "requests.parquet").write_bytes(kept["requests.parquet"][:-9])
-    assert not raw_files.put_back(cell, make_job("phase3a", "hit", FAST)) and not list(cell.iterdir())
-    (cell / raw_files.ASIDE).mkdir()
+    aside = raw_files.aside_of(cell)
+    kept = {path.name: path.read_bytes() for path in aside.iterdir()}
+    (aside / "requests.parquet").write_bytes(kept["requests.parquet"][:-9])
+    assert not raw_files.put_back(cell, make_job("phase3a", "hit", FAST)) and not cell.exists() and not aside.exists()
+    aside.mkdir()
     for name, data in kept.items():
-        (cell / raw_files.ASIDE / name).write_bytes(data)
-    assert not raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "seed": 5})) and not list(cell.iterdir())
+        (aside / name).write_bytes(data)
+    assert not raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "seed": 5})) and not cell.exists() and not aside.exists()
 
 
 def test_half_a_cell_is_not_set_aside(raw: Path, tmp_path: Path) -> None:

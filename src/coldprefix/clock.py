@@ -68,7 +68,7 @@ def born(pid: int) -> int:
         OSError: there is no such process.
     """
     # The second field is the program's name in brackets and may hold anything.
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
 
 
 def age_s(pid: int) -> float:

@@ -82,7 +82,7 @@ def read_run(folder: Path) -> Run:
         ColdprefixError: there is no raw data, a file of another schema version, or one that has been edited or cannot be read.
     """
     root = folder if (folder / "raw").is_dir() else folder / "results"
-    files = sorted((root / "raw").rglob("requests.parquet"))
+    files = sorted(file for file in (root / "raw").rglob("requests.parquet") if not file.parent.name.startswith("."))  # raw.aside_of
     if not files:
         raise ColdprefixError(f"{folder} holds no results (looked for raw/**/requests.parquet in it and in its folder results)")
     frames: list[pl.DataFrame] = []

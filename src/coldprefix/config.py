@@ -297,7 +297,7 @@ class Config(Strict):
     llamacpp: LlamaCpp
     vllm: Vllm
     timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")
-    start_timeout_s: float = Field(gt=0, description="Longest wait for a server to be ready, in seconds.")
+    start_timeout_s: float = Field(gt=0, description="Longest wait for an engine to be ready, in seconds.")
     compare: Compare | None = Field(default=None, description="Two runs to set side by side, for `snakemake compare`.")
     figures: Figures
     models: dict[Name, Model] = Field(min_length=1)
@@ -444,6 +444,8 @@ def _hub_problems(name: str, model: HubModel) -> Iterator[str]:
         if file.startswith(("/", "-")) or ".." in Path(file).parts or not re.fullmatch(r"[\w./-]+", file):
             yield f"models.{name}.files: {file!r} is not the name of a file inside the repository"
         pickled = file.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))
+        if file.endswith(".py"):
+            yield f"models.{name}.files: {file!r} is a program; coldprefix runs no code of a model"
         if pickled and file != model.convert_pickle:
             yield f"models.{name}.files: {file!r} is a pickle, which can run code; name the .safetensors file instead"
     for file, sha256 in model.files.items():

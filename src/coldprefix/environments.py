@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import re
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from coldprefix import supervise
 from coldprefix.errors import ColdprefixError
-from coldprefix.files import write_json
+from coldprefix.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_VERSION = "3.11"  # of the environments; uv finds it or downloads it. The CPU build of torch is locked for it.
@@ -106,6 +105,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def without_tokens() -> dict[str, str]:
+    """The environment of this process for programs that are not ours; the Hub's token is for the download only."""
+    return {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+
+
 def _run(command: Sequence[str | Path], log: Path, what: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
     """Run a command with its output appended to ``log``; a ninja-style [n/m] counter is passed on as progress.
 
@@ -118,7 +122,7 @@ def _run(command: Sequence[str | Path], log: Path, what: str, env: Mapping[str, 
     tail: list[str] = []
     with open(log, "a") as out:
         out.write(f"$ {' '.join(map(str, command))}\n")
-        with supervise.started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=cwd) as process:
+        with supervise.started(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env or without_tokens(), cwd=cwd) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 out.write(line)
@@ -140,7 +144,7 @@ def _installer_env(name: str) -> dict[str, str]:
     uv does not read pip's settings. Where this machine keeps wheels for pip (PIP_FIND_LINKS), uv is shown the same
     place; elsewhere CPU torch comes from PyTorch's own index, which uv knows by the name "cpu".
     """
-    env = dict(os.environ)
+    env = without_tokens()
     env.pop("VIRTUAL_ENV", None)
     env.pop("PYTHONPATH", None)
     env["UV_NO_PROGRESS"] = "1"
@@ -166,8 +170,7 @@ def _finish(folder: Path, started: float, record: Mapping[str, object]) -> None:
 
 def build_record(folder: Path) -> dict[str, object]:
     """What ``complete.json`` of a finished environment or build says, build_seconds included."""
-    record: dict[str, object] = json.loads((folder / "complete.json").read_text())
-    return record
+    return read_json(folder / "complete.json", f"Delete {folder} and run again to make it anew.")
 
 
 def _bootstrap() -> Path:

@@ -37,7 +37,7 @@ def _open(path: Path) -> int:
             continue
         except OSError as error:
             raise ColdprefixError(
-                f"cannot open {path}, which keeps two measurements on a machine apart: {error.strerror}; remove it"
+                f"cannot open {path}, which keeps two measurements on a machine apart: {error.strerror}; remove it, or ask its owner to"
             ) from None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
@@ -46,7 +46,7 @@ def _open(path: Path) -> int:
         if found.st_uid == os.getuid():
             os.fchmod(descriptor, 0o666)
         return descriptor
-    raise ColdprefixError(f"{path}, which keeps two measurements on a machine apart, is no plain file; remove it")
+    raise ColdprefixError(f"{path}, which keeps two measurements on a machine apart, is no plain file; remove it, or ask its owner to")
 
 
 @contextmanager
@@ -56,11 +56,12 @@ def exclusive(what: str) -> Iterator[None]:
     Raises:
         ColdprefixError: the lock cannot be opened.
     """
-    with os.fdopen(_open(MACHINE), "r+") as handle:
+    with os.fdopen(_open(MACHINE), "r+", encoding="utf-8", errors="replace") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = handle.read(400).strip() or "another measurement"
+            # Whoever may lock it may have written anything.
+            holder = "".join(c for c in handle.read(400) if c.isprintable()).strip() or "another measurement"
             print(f"coldprefix: {what} waits for {holder}", file=sys.stderr, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         _write(handle, f"{what} (process {os.getpid()} in {Path.cwd()})")

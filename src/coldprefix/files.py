@@ -15,6 +15,17 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def read_json(path: Path, anew: str = "Delete it and run snakemake again to make it anew.") -> dict[str, Any]:
+    """A record that an earlier program wrote. Raises ColdprefixError, which ends with ``anew``, if it is none."""
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise TypeError("it holds no record")
+        return found
+    except (OSError, ValueError, TypeError) as error:
+        raise ColdprefixError(f"cannot read {path}: {error}. {anew}") from None
+
+
 def text_of(argument: str) -> str:
     """What a program was given as an argument: a JSON text, or the path of a file that holds one."""
     return argument if argument.lstrip().startswith("{") else Path(argument).read_text()

@@ -8,6 +8,7 @@ each tensor holds the original's values rounded to half precision.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def _check(path: Path, model: Path) -> dict[str, Any]:
         if not np.isfinite(tensor.data).all():
             raise ColdprefixError(f"{path}: {tensor.name} holds values that are not finite")
     if architecture == "gpt2":
-        _compare_gpt2(path, {tensor.name: tensor for tensor in reader.tensors}, model / "model.safetensors", config["n_layer"])
+        _compare_gpt2(path, {tensor.name: tensor for tensor in reader.tensors}, model, config["n_layer"])
     return {
         "architecture": architecture,
         "tensors": len(reader.tensors),
@@ -99,8 +100,8 @@ def _check(path: Path, model: Path) -> dict[str, Any]:
     }
 
 
-def _compare_gpt2(path: Path, tensors: dict[str, Any], safetensors: Path, layers: int) -> None:
-    from safetensors import safe_open
+def _compare_gpt2(path: Path, tensors: dict[str, Any], model: Path, layers: int) -> None:
+    from safetensors import SafetensorError, safe_open
 
     names = gpt2_names(layers)
     # The output projection is tied to the token embeddings; converters may write it out.
@@ -108,11 +109,23 @@ def _compare_gpt2(path: Path, tensors: dict[str, Any], safetensors: Path, layers
     missing = set(names) - set(tensors)
     if unknown or missing:
         raise ColdprefixError(f"{path}: tensors missing: {sorted(missing)}; not of GPT-2: {sorted(unknown)}")
-    with safe_open(safetensors, framework="numpy") as originals:
-        keys = set(originals.keys())
+    with ExitStack() as stack:
+        originals: dict[str, Any] = {}  # by tensor: the file that holds it
+        try:
+            for file in sorted(model.glob("*.safetensors")):
+                opened = stack.enter_context(safe_open(file, framework="numpy"))
+                originals |= dict.fromkeys(opened.keys(), opened)
+        except (OSError, SafetensorError) as error:
+            raise ColdprefixError(f"the weights in {model} cannot be read: {error}") from None
         for name, (original, transposed) in names.items():
             # Some exports, e.g. of fine-tuned models, carry the prefix of the whole model.
-            wanted: NDArray[Any] = originals.get_tensor(original if original in keys else f"transformer.{original}")
+            key = next((k for k in (original, f"transformer.{original}") if k in originals), None)
+            if key is None:
+                raise ColdprefixError(f"the safetensors in {model} hold no {original}, which a GPT-2 has")
+            try:
+                wanted: NDArray[Any] = originals[key].get_tensor(key)
+            except (TypeError, SafetensorError) as error:
+                raise ColdprefixError(f"cannot compare {key} of {model} with the GGUF file ({error}): is it F32 or F16?") from None
             wanted = wanted.T if transposed else wanted
             stored: NDArray[Any] = tensors[name].data
             if tuple(stored.shape) != tuple(wanted.shape):

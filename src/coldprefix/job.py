@@ -40,7 +40,7 @@ ENGINE_CODE = {
         "server.py",
         "supervise.py",
     ),
-    ("llamacpp", "python"): ("engines/llamacpp_python.py", "engines/llamacpp.py"),
+    ("llamacpp", "python"): ("engines/llamacpp_python.py", "engines/llamacpp.py", "engines/watchdog.py"),
     ("vllm", "http"): (
         "engines/vllm_http.py",
         "engines/http.py",
@@ -50,7 +50,7 @@ ENGINE_CODE = {
         "shared.py",
         "supervise.py",
     ),
-    ("vllm", "python"): ("engines/vllm_python.py", "engines/vllm.py", "engines/output.py"),
+    ("vllm", "python"): ("engines/vllm_python.py", "engines/vllm.py", "engines/output.py", "engines/watchdog.py"),
 }
 
 

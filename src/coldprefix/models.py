@@ -14,8 +14,12 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.files import write_json
 from coldprefix.gguf_check import check_gguf
 from coldprefix.job import model_identity
+from coldprefix.server import clean_environment
 
 RECORD = "coldprefix.json"  # inside the model's folder; written last
+# Programs that read a model get no token, and nothing from a network: llama.cpp's converter lets transformers run code of the repository
+# that a model names, for some architectures.
+CONVERTING = clean_environment({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
 
 
 def model_folder(models: Path, name: str) -> Path:
@@ -35,9 +39,9 @@ def _is_complete(folder: Path, identity: str) -> bool:
     try:
         record = json.loads((folder / RECORD).read_text())
         sizes = {file: (folder / file).stat().st_size for file in record["files"]}
-    except (OSError, ValueError, KeyError):
+        return bool(record["identity"] == identity and all(sizes[f] == record["files"][f]["bytes"] for f in sizes))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return record["identity"] == identity and all(sizes[f] == record["files"][f]["bytes"] for f in sizes)
 
 
 def ensure_model(name: str, model: Model, models: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def ensure_model(name: str, model: Model, models: Path, earlier: dict[str, Any] 
                 "pickles": pickles,
             }
             _check_config_json(name, model, partial)
+            _check_no_code(name, partial)
             write_json(partial / RECORD, record)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -108,7 +113,7 @@ def _unpickle(name: str, pickle: Path, safetensors: Path) -> None:
     """Turn pickled weights into safetensors, in the environment that has torch; the pickle is removed."""
     python = environments.ensure_environment("convert") / "bin" / "python"
     script = environments.ROOT / "workflow" / "scripts" / "unpickle_weights.py"
-    done = supervise.run([python, script, pickle, safetensors])
+    done = supervise.run([python, script, pickle, safetensors], env=CONVERTING)
     if done.returncode != 0:
         raise ColdprefixError(f"cannot convert {pickle.name} (models.{name}.convert_pickle): {done.stderr.strip()[-800:]}")
     pickle.unlink()
@@ -129,6 +134,20 @@ def _check_config_json(name: str, model: Model, folder: Path) -> None:
             )
 
 
+def _check_no_code(name: str, folder: Path) -> None:
+    """No file may ask a reader to load classes from the repository, or from another one."""
+    for file in sorted(folder.rglob("*.json")):
+        try:
+            told = json.loads(file.read_text())
+        except ValueError:
+            continue  # whoever needs it will say so
+        if isinstance(told, dict) and "auto_map" in told:
+            raise ColdprefixError(
+                f"{file.name} of the model {name} asks to run code of {str(told['auto_map'])[:200]} (auto_map), which coldprefix does not do; "
+                "use a model whose architecture the engines know themselves"
+            )
+
+
 def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
     """Make ``models/<name>-F16.gguf`` exist, converted by the llama.cpp that runs it, and return its record.
 
@@ -144,7 +163,7 @@ def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(note.read_text())
         if record["key"] == key and target.stat().st_size == record["bytes"]:
             return record
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     environments.say(f"model {name}: converting to GGUF F16")
     python = environments.ensure_environment("convert") / "bin" / "python"
@@ -154,7 +173,7 @@ def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
     command: list[str | Path] = [python, source / "convert_hf_to_gguf.py", folder, "--outtype", "f16", "--outfile", partial]
     try:
         with open(log, "w") as output:
-            code = supervise.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+            code = supervise.run(command, stdout=output, stderr=subprocess.STDOUT, env=CONVERTING).returncode
         if code != 0:
             end = "\n".join(log.read_text(errors="replace").replace("\r", "\n").splitlines()[-5:])
             raise ColdprefixError(f"llama.cpp's converter cannot convert {name} (exit code {code}):\n{end}\nThe whole log: {log}")

@@ -7,12 +7,16 @@ import select
 import signal
 import sys
 import threading
+import time
 
+PATIENCE_S = 45.0  # stopping vllm serve may take 30
 VARIABLE = "COLDPREFIX_WORKFLOW"  # process id of the Snakemake that runs this program (common.smk)
 
 
 def end_with_workflow() -> None:
-    """Send this process SIGTERM when the workflow has died: the process that $COLDPREFIX_WORKFLOW names, else this one's parent.
+    """End this process when the workflow has died: the process that $COLDPREFIX_WORKFLOW names, else this one's parent.
+
+    By SIGTERM, and by SIGKILL if it has not ended then: Python sees no signal while an engine inside it does not come back.
 
     Not the parent where it is known: a shell that Snakemake leaves behind goes on to its next command. Where the system has no
     pidfd (Linux before 5.3) nothing happens.
@@ -30,5 +34,7 @@ def end_with_workflow() -> None:
     def wait() -> None:
         select.select([workflow], [], [])  # readable when it has died
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_S)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()

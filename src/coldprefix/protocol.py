@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,7 +82,10 @@ class Load:
     """
 
     def __init__(self, process_ids: Iterable[int]) -> None:
-        self._processes = [psutil.Process()] + [psutil.Process(pid) for pid in process_ids]
+        self._processes = [psutil.Process()]
+        for pid in process_ids:
+            with suppress(psutil.Error):  # a helper that has just ended
+                self._processes.append(psutil.Process(pid))
         self._start = self._read()
 
     def _read(self) -> tuple[float, float, float, float]:

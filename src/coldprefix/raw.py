@@ -18,11 +18,10 @@ from coldprefix import tables
 from coldprefix.config import SCHEMA_VERSION, Cell
 from coldprefix.environments import sha256_of
 from coldprefix.errors import ColdprefixError
-from coldprefix.files import write_json
+from coldprefix.files import write_bytes, write_json
 from coldprefix.job import Job
 
 FILES = ("requests.parquet", "provenance.json")
-ASIDE = ".aside"
 
 
 def write_cell(requests: Path, provenance: Path, rows: pl.DataFrame, record: Mapping[str, Any]) -> None:
@@ -70,6 +69,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     anew = f"Delete {path} and run snakemake again to make it anew."
     try:
         records = json.loads(path.read_text())
+        if not records:
+            raise ValueError("it holds no record")
         edited = [record for record in records if record["record_sha256"] != sealed(record)["record_sha256"]]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ColdprefixError(f"cannot read {path}: {error}. {anew}") from None
@@ -110,6 +111,11 @@ def _is_whole(folder: Path, cell: str) -> bool:
     return True
 
 
+def aside_of(folder: Path) -> Path:
+    """Where a cell's folder is between `set_aside` and `put_back`."""
+    return folder.with_name(f".{folder.name}.aside")
+
+
 def set_aside(raw: Path, cells: Iterable[str], incomplete: Path) -> None:
     """Keep cells that were measured to their end when their run was killed, before Snakemake could note that they are finished.
 
@@ -124,14 +130,23 @@ def set_aside(raw: Path, cells: Iterable[str], incomplete: Path) -> None:
         folder = raw / cell
         entries = [urlsafe_b64encode(str(folder / name).encode()).decode() for name in FILES]
         if any((incomplete / entry).exists() for entry in entries) and _is_whole(folder, cell):
-            (folder / ASIDE).mkdir(exist_ok=True)
-            for name in FILES:
-                (folder / name).replace(folder / ASIDE / name)
+            shutil.rmtree(aside_of(folder), ignore_errors=True)
+            folder.rename(aside_of(folder))
+
+
+def forget_aside(raw: Path, cells: Iterable[str]) -> None:
+    """Remove what was set aside of cells that are to be measured anew."""
+    for cell in cells:
+        shutil.rmtree(aside_of(raw / cell), ignore_errors=True)
 
 
 def put_back(folder: Path, job: Job) -> bool:
-    """Make the cell that was set aside in ``folder`` its result, if it is whole and was measured by this very job. False if there is none."""
-    aside = folder / ASIDE
+    """Make the cell that was set aside its folder's content, if it is whole and was measured by this very job. False if there is none.
+
+    Raises:
+        ColdprefixError: the disk is full.
+    """
+    aside = aside_of(folder)
     if not aside.exists():
         return False
     try:
@@ -140,6 +155,6 @@ def put_back(folder: Path, job: Job) -> bool:
         mine = False
     if mine:
         for name in FILES:  # the record last, as in `write_cell`
-            (aside / name).replace(folder / name)
+            write_bytes(folder / name, (aside / name).read_bytes())
     shutil.rmtree(aside)
     return mine

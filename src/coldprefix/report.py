@@ -19,6 +19,7 @@ import polars as pl
 from coldprefix import costs
 from coldprefix.caveats import caveats_of
 from coldprefix.config import Cell
+from coldprefix.errors import ColdprefixError
 from coldprefix.figures.style import backend_title
 
 ROWS_SHOWN = 300  # of a figure; the download has all
@@ -126,8 +127,12 @@ def _claims(claims: pl.DataFrame | None, drawn: set[str]) -> list[dict[str, Any]
 
 
 def _figure(path: Path) -> dict[str, Any]:
-    data = path.with_suffix(".csv").read_bytes()
-    rows = pl.read_csv(data, infer_schema_length=None)
+    file = path.with_suffix(".csv")
+    try:
+        data = file.read_bytes()
+        rows = pl.read_csv(data, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ColdprefixError(f"cannot read {file}: {error}. Delete it and run snakemake again to make it anew.") from None
     caption = path.with_suffix(".txt")
     return {
         "name": path.stem,

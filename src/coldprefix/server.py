@@ -82,9 +82,9 @@ class Server:
             )
         command = [part.replace("{socket}", str(self.socket)).replace("{folder}", str(self.folder)) for part in command]
         env = {name: value.replace("{folder}", str(self.folder)) for name, value in env.items()} | own
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "wb") as output:
-            try:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "wb") as output:
                 self.process = subprocess.Popen(
                     supervise.supervised(command, owner, grace_s, str(self.folder)),
                     stdin=subprocess.DEVNULL,
@@ -93,9 +93,9 @@ class Server:
                     env=env,
                     start_new_session=True,
                 )
-            except OSError:
-                shutil.rmtree(self.folder)
-                raise
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         self.pid = self.process.pid
 
     def check_alive(self, doing: str, wait_s: float = 0.0) -> None:
@@ -139,7 +139,7 @@ class Server:
             except subprocess.TimeoutExpired:  # the supervisor itself hangs: take the whole session
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
-        supervise.end_session(self.pid)
+        supervise.end_session(self.pid, self.log)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -180,5 +180,5 @@ class Adopted(Server):
             os.killpg(self.pid, signal.SIGKILL)
         except psutil.NoSuchProcess:
             pass
-        supervise.end_session(self.pid)
+        supervise.end_session(self.pid, self.log)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from coldprefix import supervise
 from coldprefix.clock import born
+from coldprefix.errors import ColdprefixError
 from coldprefix.server import Adopted, Server
 
 RECORD = "shared.json"
@@ -28,6 +30,7 @@ class Record:
 
     Attributes:
         identity: sha256 of all that makes one server like another.
+        system: `_system` of whoever started it: process ids mean nothing elsewhere.
         owner: process id of the workflow.
         supervisor, born: process id of its supervisor and when that was started (clock.born).
         cells: that it has measured, in order.
@@ -35,6 +38,7 @@ class Record:
     """
 
     identity: str
+    system: str
     owner: int
     name: str
     supervisor: int
@@ -52,14 +56,23 @@ def _write(folder: Path, record: Record) -> None:
     partial.replace(folder / RECORD)
 
 
+def _system() -> str:
+    """The start of this machine and the space of process ids: another one's, as of a container that shares /tmp, are not ours."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+
+
 def _records() -> Iterator[tuple[Path, Record]]:
-    """Folders and records of this user's servers. Other users' folders of a like name are not looked into."""
+    """Folders and records of this user's servers here. Other users' folders of a like name are not looked into."""
     for path in Path(tempfile.gettempdir()).glob(f"coldprefix-*/{RECORD}"):
         try:
-            if path.parent.stat().st_uid == os.getuid():
-                yield path.parent, Record(**json.loads(path.read_text()))
+            folder = path.parent.lstat()
+            if folder.st_uid != os.getuid() or not stat.S_ISDIR(folder.st_mode) or folder.st_mode & 0o077:
+                continue
+            record = Record(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             continue  # it is just ending, or none of ours
+        if record.system == _system():
+            yield path.parent, record
 
 
 def _is_alive(record: Record) -> bool:
@@ -81,7 +94,7 @@ def find(owner: int, identity: str) -> Adopted | None:
     found = None
     for folder, record in list(_records()):
         if not _is_alive(record):
-            supervise.end_session(record.supervisor)
+            supervise.end_session(record.supervisor, Path(record.log))
             shutil.rmtree(folder, ignore_errors=True)
         elif record.owner != owner:
             continue
@@ -100,12 +113,20 @@ def end_all(owner: int) -> None:
 def register(server: Server, owner: int, identity: str) -> None:
     """Make a server that has just been started known, in use."""
     log = str(server.log.absolute())
-    _write(server.folder, Record(identity, owner, server.name, server.pid, born(server.pid), server.key, log, [], False))
+    _write(server.folder, Record(identity, _system(), owner, server.name, server.pid, born(server.pid), server.key, log, [], False))
 
 
 def take(server: Server, cell: str) -> int:
-    """Use a server for a cell; nobody else will until `give_back`. Returns the number of cells it has measured before."""
-    record = Record(**json.loads((server.folder / RECORD).read_text()))
+    """Use a server for a cell; nobody else will until `give_back`. Returns the number of cells it has measured before.
+
+    Raises:
+        ColdprefixError: it has died.
+    """
+    try:
+        record = Record(**json.loads((server.folder / RECORD).read_text()))
+    except FileNotFoundError:
+        server.check_alive("starting", 5.0)
+        raise ColdprefixError(f"{server.name} has lost its folder {server.folder}; run snakemake again") from None
     before = len(record.cells)
     record.cells.append(cell)
     record.free = False
@@ -114,7 +135,10 @@ def take(server: Server, cell: str) -> int:
 
 
 def give_back(server: Server) -> None:
-    """Leave a server that is known to be idle to the next cell."""
-    record = Record(**json.loads((server.folder / RECORD).read_text()))
+    """Leave a server that is known to be idle to the next cell; if it has died by now, the next one starts its own."""
+    try:
+        record = Record(**json.loads((server.folder / RECORD).read_text()))
+    except FileNotFoundError:
+        return
     record.free = True
     _write(server.folder, record)

@@ -73,7 +73,7 @@ def _kill_all(find: Callable[[], Sequence[int]]) -> None:
                 continue
             try:
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):
                 pass
         time.sleep(0.01)
 
@@ -94,22 +94,32 @@ def _session(leader: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             # The second field is the program's name in brackets and may hold anything.
-            state, _parent, _group, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, _parent, _group, session = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:4]
         except OSError:  # it has just ended
             continue
-        if int(session) == leader and state not in "ZX":
+        if int(session) == leader and state not in b"ZX":
             found.append(int(folder.name))
     return found
 
 
-def end_session(leader: int) -> None:
-    """Kill what a supervisor that was killed itself has left: its orphans went to init, but are in its session still.
+def _writes_to(pid: int, log: Path) -> bool:
+    """Does a process have ``log`` as its output?"""
+    for number in (1, 2):
+        try:
+            if Path(f"/proc/{pid}/fd/{number}").samefile(log):
+                return True
+        except OSError:
+            pass
+    return False
 
-    As long as one of them lives the kernel gives the session's number to nobody else; where it belongs to a living process again,
-    there are none, and nothing is done.
+
+def end_session(leader: int, log: Path) -> None:
+    """Kill what a supervisor that was killed itself has left: its orphans went to init, but are in its session still, with its log.
+
+    Only those: the session's number can be another's by now, whose leader has ended, too.
     """
     if leader not in _session(leader):
-        _kill_all(lambda: _session(leader))
+        _kill_all(lambda: [pid for pid in _session(leader) if _writes_to(pid, log)])
 
 
 def supervised(command: Sequence[str | Path], owner: int | None = None, grace_s: float = 2.0, folder: str = "") -> list[str]:
@@ -124,6 +134,8 @@ def started(command: Sequence[str | Path], **options: Any) -> Iterator[subproces
     Args:
         options: of `subprocess.Popen`, which this is to its user.
     """
+    # Nothing that such a program could ask is for the person who typed the command.
+    options = {"stdin": subprocess.DEVNULL, **options}
     with subprocess.Popen(supervised(command), text=True, errors="replace", **options) as process:
         try:
             yield process

@@ -240,7 +240,8 @@ def _whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         # Polars gives no number; where the footer could not be written it speaks of thrift's transport.
-        if getattr(error, "errno", None) in NO_SPACE or "No space left" in str(error) or "transport error" in str(error):
+        full = any(words in str(error) for words in ("No space left", "quota exceeded", "transport error"))
+        if getattr(error, "errno", None) in NO_SPACE or full:
             raise ColdprefixError(no_space(path)) from None
         raise
     finally:

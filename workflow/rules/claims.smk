@@ -69,11 +69,12 @@ if CONFIG.compare is not None:
                 str(file)
                 for folder in (CONFIG.compare.one, CONFIG.compare.other)
                 for file in sorted(Path(folder).rglob("requests.parquet"))
+                if not file.parent.name.startswith(".")
             ],
         output:
             expand(
                 "results/compare/comparison.{format}",
-                format=["parquet", "csv", "txt", "pdf", "png"],
+                format=["parquet", "parquet.sha256", "csv", "txt", "pdf", "png"],
             ),
         params:
             compare=CONFIG.compare,

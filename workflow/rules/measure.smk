@@ -4,7 +4,16 @@
 
 onstart:
     # What Snakemake will not believe to be whole, because it was killed before it could note so.
-    raw_files.set_aside(Path("results/raw"), JOBS, Path(".snakemake/incomplete"))
+    asked = workflow.dag_settings
+    due = [j for j in workflow.dag.needrun_jobs() if j.rule.name in PHASES]
+    forced = [j for j in due if asked.forceall or j.rule.name in asked.forcerun]
+    path = lambda job: f"{job.rule.name}/{job.wildcards.cell}"
+    raw_files.forget_aside(Path("results/raw"), map(path, forced))
+    raw_files.set_aside(
+        Path("results/raw"),
+        [path(job) for job in due if job not in forced],
+        Path(".snakemake/incomplete"),
+    )
 
 
 for number, phase in enumerate(PHASES):

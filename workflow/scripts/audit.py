@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ def audited(lock: Path) -> list[dict[str, Any]]:
         "--requirement",
         lock,
     ]
-    done = supervise.run(command, TIMEOUT_S)
+    try:
+        done = supervise.run(command, TIMEOUT_S, env=environments.without_tokens())
+    except subprocess.TimeoutExpired:
+        raise ColdprefixError(f"pip-audit had not looked up {lock} after {TIMEOUT_S:.0f} s") from None
     try:
         found: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
         return found

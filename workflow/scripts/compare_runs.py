@@ -35,7 +35,7 @@ def main() -> None:
     one, other = compare.read_run(arguments.one), compare.read_run(arguments.other)
     differing = compare.check(one, other, arguments.vary)
     rows = compare.compare(one, other)
-    tables.write_parquet(rows, arguments.out / "comparison.parquet")
+    tables.write_table(rows, arguments.out / "comparison.parquet")
     text = compare.table(rows, arguments.names, differing)
     write_text(arguments.out / "comparison.txt", text)
     drawing = comparison.draw(rows, arguments.names, differing, settings)

@@ -6,7 +6,6 @@ python compare_settings.py --out AGREED.json phase1.json phase2.json ...
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.errors import run_main
-from coldprefix.files import write_json
+from coldprefix.files import read_json, write_json
 from coldprefix.settings import disagreements
 
 
@@ -23,7 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("records", type=Path, nargs="+")
     arguments = parser.parse_args()
-    records = [json.loads(path.read_text()) for path in arguments.records]
+    records = [read_json(path) for path in arguments.records]
     for one, other in combinations(records, 2):
         disagreements(one, other)
     write_json(arguments.out, {record["phase"]: record["in_force"] for record in records})

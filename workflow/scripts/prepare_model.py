@@ -8,7 +8,6 @@ The record says what was made. FOLDER keeps the checksums of first downloads, wh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pydantic import TypeAdapter
 from coldprefix import models
 from coldprefix.config import HubModel, Model
 from coldprefix.errors import run_main
-from coldprefix.files import text_of, write_json
+from coldprefix.files import read_json, text_of, write_json
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = TypeAdapter[Model](Model).validate_json(text_of(arguments.entry))
     known = arguments.downloads / f"{arguments.name}.json"
-    earlier = json.loads(known.read_text()) if known.exists() else None
+    earlier = read_json(known) if known.exists() else None
     record = models.ensure_model(arguments.name, model, arguments.models, earlier)
     if isinstance(model, HubModel):
         if earlier and earlier.get("origin") == record.get("origin"):  # what was recorded first stays

@@ -9,7 +9,6 @@ So each job looks here first, which takes no time when nothing is missing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter
 from coldprefix import environments, models
 from coldprefix.config import Model
 from coldprefix.errors import run_main
-from coldprefix.files import text_of
+from coldprefix.files import read_json, text_of
 from coldprefix.job import Job
 
 
@@ -35,7 +34,7 @@ def main() -> None:
     model = TypeAdapter[Model](Model).validate_json(text_of(arguments.entry))
     environments.ensure_environment(job.environment)
     known = arguments.downloads / f"{job.model.name}.json"
-    models.ensure_model(job.model.name, model, arguments.models, json.loads(known.read_text()) if known.exists() else None)
+    models.ensure_model(job.model.name, model, arguments.models, read_json(known) if known.exists() else None)
     if job.engine == "llamacpp":
         environments.ensure_llamacpp(job.accelerator)
         models.ensure_gguf(job.model.name, model, arguments.models)

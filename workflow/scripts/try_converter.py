@@ -31,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="coldprefix-") as folder:
         models.ensure_model("opt", small, Path(folder))
         command: list[str | Path] = [python, converter, Path(folder) / "opt", "--outtype", "f16", "--outfile", Path(folder) / "opt.gguf"]
-        done = supervise.run(command)
+        done = supervise.run(command, env=models.CONVERTING)
         written = (Path(folder) / "opt.gguf").exists()
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     record = {"architecture": ARCHITECTURE, "returncode": done.returncode, "gguf_written": written}

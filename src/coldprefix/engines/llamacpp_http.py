@@ -158,13 +158,17 @@ class LlamaServer(Session):
             "threads": int(threads[-1][0]),
             "threads_batch": int(threads[-1][1]),
             "host_cache_mib": 0 if host[-1][0] == "disabled" else int(host[-1][1] or -1),
-            "libraries": llamacpp.loaded_libraries(self._engine_pid()),
+            "libraries": self._libraries(),
             "version": self._client.ask("/props", None, "build_info"),
             "command": self.command,
         }
 
-    def _engine_pid(self) -> int:
-        return self._server.process_ids()[1]
+    def _libraries(self) -> dict[str, str]:
+        try:
+            return llamacpp.loaded_libraries(self._server.process_ids()[1])
+        except (IndexError, OSError) as error:
+            self._server.check_alive("starting", 5.0)
+            raise ColdprefixError(f"cannot see which libraries llama-server has loaded: {error!r}") from None
 
     def process_ids(self) -> list[int]:
         return self._server.process_ids()

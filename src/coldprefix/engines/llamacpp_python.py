@@ -13,6 +13,7 @@ from typing import Any
 from coldprefix.clock import Stopwatch, undisturbed
 from coldprefix.engines import llamacpp
 from coldprefix.engines.session import Completion, Session
+from coldprefix.engines.watchdog import Watchdog
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.server import clean_environment, tail
@@ -25,6 +26,8 @@ class LlamaPython(Session):
         settings = job.llamacpp
         assert settings is not None
         self._settings = settings
+        self._timeout_s = job.protocol.timeout_s
+        self._watchdog = Watchdog(f"{job.cell}: llama-cpp-python", log, min(job.protocol.timeout_s, job.protocol.start_timeout_s))
         folder = llamacpp.build_folder(job)
         environment = clean_environment({"LLAMA_CPP_LIB_PATH": str(folder)})
         os.environ.clear()
@@ -47,18 +50,20 @@ class LlamaPython(Session):
 
         self._callback = llama_cpp.llama_log_callback(keep_line)  # kept: C holds a pointer to it
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+        start_timeout_s = job.protocol.start_timeout_s
         try:
-            self._llama = llama_cpp.Llama(
-                model_path=str(gguf),
-                n_ctx=llamacpp.context_tokens(job),
-                n_batch=settings.batch_tokens,
-                n_ubatch=settings.ubatch_tokens,
-                n_threads=job.threads,
-                n_threads_batch=job.threads,
-                n_gpu_layers=0 if job.accelerator == "cpu" else settings.gpu_layers,
-                flash_attn=settings.flash_attention,  # the binding's default is off
-                verbose=False,  # verbose prints at every prompt
-            )
+            with self._watchdog.limit(f"was not ready after {start_timeout_s:.0f} s (start_timeout_s)", start_timeout_s):
+                self._llama = llama_cpp.Llama(
+                    model_path=str(gguf),
+                    n_ctx=llamacpp.context_tokens(job),
+                    n_batch=settings.batch_tokens,
+                    n_ubatch=settings.ubatch_tokens,
+                    n_threads=job.threads,
+                    n_threads_batch=job.threads,
+                    n_gpu_layers=0 if job.accelerator == "cpu" else settings.gpu_layers,
+                    flash_attn=settings.flash_attention,  # the binding's default is off
+                    verbose=False,  # verbose prints at every prompt
+                )
         except (ValueError, RuntimeError) as error:
             self._end_log()
             raise ColdprefixError(f"llama-cpp-python cannot load {gguf}: {error}\nThe end of {log}:\n{tail(log)}") from error
@@ -74,7 +79,10 @@ class LlamaPython(Session):
         if not self._settings.prompt_cache:
             self._llama.reset()
         try:
-            with undisturbed():
+            with (
+                self._watchdog.limit(f"gave no complete answer within {self._timeout_s:.0f} s (timeout_s)", self._timeout_s),
+                undisturbed(),
+            ):
                 self._api.llama_perf_context_reset(context)
                 watch = Stopwatch()
                 generator = self._llama.generate(ids, temp=0.0)

@@ -12,6 +12,7 @@ from coldprefix.clock import Stopwatch, undisturbed
 from coldprefix.engines import vllm
 from coldprefix.engines.output import EngineOutput
 from coldprefix.engines.session import Completion, Session
+from coldprefix.engines.watchdog import Watchdog
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.server import tail
@@ -26,12 +27,15 @@ class VllmPython(Session):
         os.environ.clear()
         os.environ.update(environment)
         started = time.monotonic()
+        self._timeout_s, start_timeout_s = job.protocol.timeout_s, job.protocol.start_timeout_s
+        self._watchdog = Watchdog(f"{job.cell}: vLLM", log, min(self._timeout_s, start_timeout_s))
         self._output = EngineOutput(log)
         try:
-            from vllm import LLM, SamplingParams
+            with self._watchdog.limit(f"was not ready after {start_timeout_s:.0f} s (start_timeout_s)", start_timeout_s):
+                from vllm import LLM, SamplingParams
 
-            self._sampling = SamplingParams
-            self._llm = LLM(model=str(model), distributed_executor_backend="uni", disable_log_stats=False, **vllm.arguments(job))
+                self._sampling = SamplingParams
+                self._llm = LLM(model=str(model), distributed_executor_backend="uni", disable_log_stats=False, **vllm.arguments(job))
         except BaseException as error:
             self._output.restore()
             if isinstance(error, (ValueError, RuntimeError, OSError, ImportError)):
@@ -53,7 +57,10 @@ class VllmPython(Session):
         self._requests += 1
         ids = {"prompt_token_ids": list(prompt)}
         try:
-            with undisturbed():
+            with (
+                self._watchdog.limit(f"gave no complete answer within {self._timeout_s:.0f} s (timeout_s)", self._timeout_s),
+                undisturbed(),
+            ):
                 watch = Stopwatch()
                 engine.add_request(str(self._requests), ids, sampling)
                 while engine.has_unfinished_requests():
