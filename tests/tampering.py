@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import tempfile
 import threading
@@ -98,7 +99,12 @@ class Proxy(threading.Thread):
             if touched and self._act and not streams:
                 self._do()
             whole = b""
-            while piece := server.recv(1 << 16):
+            while True:
+                readable, _, _ = select.select([server, connection], [], [])
+                if server not in readable:  # the client has gone: a server that ends waits for us to go, too
+                    return
+                if not (piece := server.recv(1 << 16)):
+                    break
                 if touched and self._spoil:
                     whole += piece
                     continue

@@ -208,7 +208,7 @@ class Run:
         began = began if began is not None else time.monotonic()
         assert self.process is not None
         code = self.process.wait(within_s + 30)
-        until(lambda: not belonging(self.folder), 10, f"the end of {[cmdline(p) for p in belonging(self.folder)]}")
+        until(lambda: not belonging(self.folder), within_s, f"the end of {[cmdline(p) for p in belonging(self.folder)]}")
         seconds = time.monotonic() - began
         for proxy in self.proxies:
             proxy.close()

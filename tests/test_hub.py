@@ -439,9 +439,11 @@ def test_config_json_is_none(hub: HubServer, user: User, content: bytes) -> None
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_repository_that_asks_for_its_code_to_be_run(hub: HubServer, user: User, file: str) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_repository_that_asks_for_its_code_to_be_run(hub: HubServer, user: User, file: str, deep: bool) -> None:
     """llama.cpp's converter would do that for some architectures, with classes of any repository that is named."""
-    asking = {**(CONFIG if file == "config.json" else {}), "auto_map": {"AutoTokenizer": ["evil/repo--tok.Cls", None]}}
+    asking: dict[str, Any] = {"auto_map": {"AutoTokenizer": ["evil/repo--tok.Cls", None]}}
+    asking = {**(CONFIG if file == "config.json" else {}), **({"text_config": [asking]} if deep else asking)}
     files = {**FILES, file: json.dumps(asking).encode()}
     hub.repositories[REPOSITORY].files[REVISION] = files
     says(user.fails(entry(files)), file, "asks to run code of", "evil/repo--tok.Cls", "auto_map")

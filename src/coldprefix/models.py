@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _check_config_json(name: str, model: Model, folder: Path) -> None:
     """config.yaml's word on a model must be true: lengths were checked with it before anything was downloaded."""
     try:
         told = dict(json.loads((folder / "config.json").read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ColdprefixError(f"config.json of the model {name} holds no JSON object ({error}): is it the right file?") from None
     positions = told.get("max_position_embeddings", told.get("n_positions"))
     real = {"architecture": (told.get("architectures") or [None])[0], "positions": positions, "vocabulary": told.get("vocab_size")}
@@ -138,14 +139,25 @@ def _check_no_code(name: str, folder: Path) -> None:
     """No file may ask a reader to load classes from the repository, or from another one."""
     for file in sorted(folder.rglob("*.json")):
         try:
-            told = json.loads(file.read_text())
+            asked = list(_values_of("auto_map", json.loads(file.read_text())))
         except ValueError:
             continue  # whoever needs it will say so
-        if isinstance(told, dict) and "auto_map" in told:
+        except RecursionError:
+            raise ColdprefixError(f"{file.name} of the model {name} is nested too deeply to be read") from None
+        if asked:
             raise ColdprefixError(
-                f"{file.name} of the model {name} asks to run code of {str(told['auto_map'])[:200]} (auto_map), which coldprefix does not do; "
+                f"{file.name} of the model {name} asks to run code of {str(asked[0])[:200]} (auto_map), which coldprefix does not do; "
                 "use a model whose architecture the engines know themselves"
             )
+
+
+def _values_of(key: str, content: Any) -> Iterator[Any]:
+    """What stands under a key anywhere in a JSON document."""
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    if isinstance(content, dict) and key in content:
+        yield content[key]
+    for value in inner:
+        yield from _values_of(key, value)
 
 
 def ensure_gguf(name: str, model: Model, models: Path) -> dict[str, Any]:
