@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -41,6 +43,7 @@ def record(
 ) -> None:
     """Add a row; the message's first line is shown."""
     shown = message.strip().splitlines()[0] if message.strip() else ""
+    shown = re.sub(rf"{re.escape(tempfile.gettempdir())}/pytest-of-[^/]+/[^/]+/[^/]+", "…", shown)
     OUTCOMES.append(Outcome(section, fault, shown[:300].replace("|", "\\|").replace("<", "&lt;"), seconds, at_most, left, then))
 
 

@@ -311,7 +311,8 @@ def python_run(python_template: Path, tmp_path: Path) -> Iterator[Run]:
 # --- the engine ------------------------------------------------------------------------------------------------------------
 
 ENGINE = "The server"
-KILLS = [signal.SIGKILL, signal.SIGSEGV]
+# `make test` takes the first of what differs by little only: its faults are to last less than ten minutes.
+KILLS = [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)]
 
 
 def ended_by(how: signal.Signals, doing: str) -> str:
@@ -364,7 +365,7 @@ def test_the_server_s_supervisor_is_killed(run: Run) -> None:
 ANSWERS = [
     ("500", "llama-server answered 500: .*out of memory.*log"),
     ("no JSON", "llama-server (sent something that is not JSON|ended a stream in mid-event): .*<html>.*log"),
-    ("empty", "llama-server broke off answering a request to /completion.*log"),
+    pytest.param("empty", "llama-server broke off answering a request to /completion.*log", marks=pytest.mark.slow),
     ("truncated", "llama-server (broke off|ended a stream).*log"),
     ("an error in the stream", "llama-server (answered with an error: .*KV cache is full|sent something that is not JSON).*log"),
     ("no counts", "of 10 trials are not what they were meant to be.*did not report how many tokens it reused.*log"),
@@ -418,7 +419,7 @@ def test_snakemake_is_killed(run: Run, how: str) -> None:
         )
 
 
-@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("forced", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_snakemake_is_killed_when_a_cell_is_whole_and_not_yet_noted(run: Run, forced: bool) -> None:
     """Snakemake takes such a cell for incomplete, deletes it and runs its job again; what was measured is kept all the same.
 
