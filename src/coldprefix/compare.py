@@ -15,7 +15,7 @@ from coldprefix import tables
 from coldprefix.aggregate import trials_of
 from coldprefix.config import Cell
 from coldprefix.errors import ColdprefixError
-from coldprefix.raw import read_cell, read_record
+from coldprefix.raw import read_cell, read_record, rows_below
 from coldprefix.statistics import Groups, degradation_pct, groups, interval, pooled
 
 METRICS = ("ttft_ms", "ttft_non_streaming_ms", "warmup_ms", "rewarm_ms", "throughput_tok_s")
@@ -82,7 +82,7 @@ def read_run(folder: Path) -> Run:
         ColdprefixError: there is no raw data, a file of another schema version, or one that has been edited or cannot be read.
     """
     root = folder if (folder / "raw").is_dir() else folder / "results"
-    files = sorted(file for file in (root / "raw").rglob("requests.parquet") if not file.parent.name.startswith("."))  # raw.aside_of
+    files = rows_below(root / "raw")
     if not files:
         raise ColdprefixError(f"{folder} holds no results (looked for raw/**/requests.parquet in it and in its folder results)")
     frames: list[pl.DataFrame] = []

@@ -111,6 +111,11 @@ def _is_whole(folder: Path, cell: str) -> bool:
     return True
 
 
+def rows_below(folder: Path) -> list[Path]:
+    """The files of rows below a folder, without those that are set aside."""
+    return sorted(file for file in folder.rglob("requests.parquet") if not file.parent.name.startswith("."))
+
+
 def aside_of(folder: Path) -> Path:
     """Where a cell's folder is between `set_aside` and `put_back`."""
     return folder.with_name(f".{folder.name}.aside")

@@ -68,8 +68,7 @@ if CONFIG.compare is not None:
             [
                 str(file)
                 for folder in (CONFIG.compare.one, CONFIG.compare.other)
-                for file in sorted(Path(folder).rglob("requests.parquet"))
-                if not file.parent.name.startswith(".")
+                for file in raw_files.rows_below(Path(folder))
             ],
         output:
             expand(

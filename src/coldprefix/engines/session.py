@@ -70,7 +70,7 @@ class Session(ABC):
 
         Raises:
             EngineRefusal: the engine works, but will not take this prompt.
-            ColdprefixError: the engine failed, died, or did not answer in time.
+            ColdprefixError: the engine failed, died, or did not answer in time; one inside this process ends it then (watchdog.py).
         """
 
     def seen(self, prompt: Sequence[int]) -> list[int]:
