@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import aiohttp
 
-from coldprefix.calibration.engines import NullLlamaServer
+from coldprefix.instrument.null_engines import NullLlamaServer
 
 TTFT_MS = 20.0
 

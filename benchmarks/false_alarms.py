@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 import polars as pl
 
-from coldprefix import statistics, tables
-from coldprefix.caveats import caveats_of
-from coldprefix.statistics import Values, degradation_pct
+from coldprefix.analysis import statistics
+from coldprefix.data import tables
+from coldprefix.analysis.caveats import caveats_of
+from coldprefix.analysis.statistics import Values, degradation_pct
 
 Generator = np.random.Generator
 # What TTFT has been seen to do, in % of it: noise of a trial, differences between engine starts, a slow drift.

@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import polars as pl
 
-from coldprefix import tables
-from coldprefix.config import Cell
-from coldprefix.environments import sha256_of
+from coldprefix.data import tables
+from coldprefix.study.config import Cell
+from coldprefix.setup.environments import sha256_of
 
 TOKENS = 8  # of each streaming query
 STEPS = ("warmup", "query", "rewarm", "stream")

@@ -23,16 +23,16 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np
 
-from coldprefix import protocol
-from coldprefix.clock import long_lived
-from coldprefix.config import load, parse
+from coldprefix.measure import protocol
+from coldprefix.engines.clock import long_lived
+from coldprefix.study.config import load, parse
 from coldprefix.engines.open import open_session
-from coldprefix.engines.session import Session
-from coldprefix.exclusive import exclusive
-from coldprefix.job import Job, job_of
-from coldprefix.prompts import draw_trial
-from coldprefix.statistics import RESAMPLES, SEED
-from coldprefix.stopping import median_interval
+from coldprefix.engines.contract import Session
+from coldprefix.process.locks import exclusive
+from coldprefix.study.plan import Job, job_of
+from coldprefix.measure.prompts import draw_trial
+from coldprefix.analysis.statistics import RESAMPLES, SEED
+from coldprefix.measure.stopping import median_interval
 
 SETTLE_MS = (0, 5, 20, 100, 500)
 ORIGINAL_TRIALS, ORIGINAL_MS = 20, 500

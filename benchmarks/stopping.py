@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 from numpy.typing import NDArray
 
-from coldprefix.stopping import median_interval, precise_enough
+from coldprefix.measure.stopping import median_interval, precise_enough
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 DRAWS: dict[str, tuple[Draw, float]] = {

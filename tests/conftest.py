@@ -15,8 +15,8 @@ import fault_table
 import pytest
 import yaml
 
-from coldprefix.config import Cell, Config, parse
-from coldprefix.job import Job, job_of
+from coldprefix.study.config import Cell, Config, parse
+from coldprefix.study.plan import Job, job_of
 
 ROOT = Path(__file__).resolve().parents[1]
 Values = dict[str, Any]

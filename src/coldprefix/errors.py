@@ -1,15 +1,11 @@
-"""The one exception whose message is meant for the person who typed the command."""
+"""The one exception whose message is meant for the person who typed the command. Standard library only."""
 
 from __future__ import annotations
 
 import errno
-import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from coldprefix.parent import end_with_workflow
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 ENDED = "ended by SIGTERM; nothing of it is kept"
@@ -26,33 +22,6 @@ class EngineRefusal(ColdprefixError):
 
 class Ended(SystemExit):
     """This program was told to end. Not an Exception, so that nothing on the way up takes it for a failure of its own."""
-
-
-def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and turn what a user can act on into one readable message and exit code 1.
-
-    The script ends with the workflow that started it. SIGTERM unwinds it, so that it stops what it has started.
-    """
-
-    def end(_number: int, _frame: object) -> None:
-        raise Ended(ENDED)
-
-    signal.signal(signal.SIGTERM, end)
-    end_with_workflow()
-    try:
-        sys.exit(main() or 0)
-    except ColdprefixError as error:
-        _fail(str(error))
-    except MemoryError:
-        _fail(NO_MEMORY)
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        _fail(no_space(error.filename))
-    except Ended as error:
-        _fail(f"{Path(sys.argv[0]).name}: {error}" if str(error) == ENDED else str(error), 128 + signal.SIGTERM)
-    except KeyboardInterrupt as error:
-        _fail(str(error) or "interrupted", 128 + signal.SIGINT)
 
 
 def no_space(file: str | Path | None) -> str:
@@ -84,8 +53,3 @@ def naming(cell: str, log: Path) -> Iterator[None]:
         raise Ended(f"{cell}: {error}. {where}") from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{cell}: interrupted; nothing of it is kept. {where}") from None
-
-
-def _fail(message: str, code: int = 1) -> None:
-    print(f"\ncoldprefix: {message}\n", file=sys.stderr)
-    sys.exit(code)

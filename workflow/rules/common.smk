@@ -5,12 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from coldprefix import environments, files, parent
-from coldprefix import raw as raw_files
-from coldprefix.config import parse as parse_config
+from coldprefix.setup import environments
+from coldprefix import files
+from coldprefix.process import parent
+from coldprefix.data import raw as raw_files
+from coldprefix.study.config import parse as parse_config
 from coldprefix.errors import ColdprefixError
-from coldprefix.exclusive import hold_folder
-from coldprefix.job import code_hash, environment_of, job_of, resolve_accelerator
+from coldprefix.process.locks import hold_folder
+from coldprefix.study.plan import code_hash, environment_of, job_of, resolve_accelerator
 
 HELD, stale = hold_folder(Path())  # until this process ends
 if stale:

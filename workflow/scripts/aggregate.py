@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.aggregate import aggregate
+from coldprefix.analysis.aggregate import aggregate
 from coldprefix.errors import run_main
 
 

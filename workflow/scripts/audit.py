@@ -17,7 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import environments, supervise
+from coldprefix.setup import environments
+from coldprefix.process import supervise
 from coldprefix.errors import ColdprefixError, run_main
 
 TIMEOUT_S = 600.0

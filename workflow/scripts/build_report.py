@@ -11,10 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import report, tables
+from coldprefix.report.page import page as report
+from coldprefix.data import tables
 from coldprefix.errors import run_main
 from coldprefix.files import write_text
-from coldprefix.raw import read_records
+from coldprefix.data.raw import read_records
 
 
 def main() -> None:

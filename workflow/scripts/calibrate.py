@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 import polars as pl
 
-from coldprefix.calibration import sample
+from coldprefix.instrument import calibration as sample
 from coldprefix.errors import run_main
-from coldprefix.exclusive import exclusive
+from coldprefix.process.locks import exclusive
 from coldprefix.files import write_text
-from coldprefix.tables import write_table
+from coldprefix.data.tables import write_table
 
 
 def main() -> None:

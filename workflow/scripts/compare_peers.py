@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 import polars as pl
 
-from coldprefix import peers, tables
+from coldprefix.instrument import peers
+from coldprefix.data import tables
 from coldprefix.errors import run_main
 from coldprefix.files import write_text
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import compare, tables
-from coldprefix.config import Figures
+from coldprefix.analysis import compare
+from coldprefix.data import tables
+from coldprefix.study.config import Figures
 from coldprefix.errors import run_main
 from coldprefix.figures import comparison, style
 from coldprefix.files import write_text

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.errors import run_main
 from coldprefix.files import read_json, write_json
-from coldprefix.settings import disagreements
+from coldprefix.analysis.agreement import disagreements
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import environments
+from coldprefix.setup import environments
 from coldprefix.errors import run_main
 
 # Their registry builds do not import beside CPU torch, and vLLM runs without them.

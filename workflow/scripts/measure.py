@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from tqdm import tqdm
 
-from coldprefix import protocol, provenance
-from coldprefix.clock import age_s, long_lived
+from coldprefix.measure import protocol, provenance
+from coldprefix.engines.clock import age_s, long_lived
 from coldprefix.engines.open import open_session
 from coldprefix.errors import ColdprefixError, naming, run_main
-from coldprefix.exclusive import exclusive
+from coldprefix.process.locks import exclusive
 from coldprefix.files import text_of
-from coldprefix.job import Job
-from coldprefix.raw import put_back, write_cell
-from coldprefix.tables import write_parquet
+from coldprefix.study.plan import Job
+from coldprefix.data.raw import put_back, write_cell
+from coldprefix.data.tables import write_parquet
 
 
 def measure(job: Job, model: Path, gguf: Path, log: Path, owner: int | None) -> tuple[list[protocol.Row], dict[str, Any]]:

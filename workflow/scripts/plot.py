@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import tables
-from coldprefix.config import PHASES, Figures
+from coldprefix.data import tables
+from coldprefix.study.config import PHASES, Figures
 from coldprefix.errors import run_main
 from coldprefix.figures import (
     calibration,
@@ -29,7 +29,7 @@ from coldprefix.figures import (
     phase_panels,
     style,
 )
-from coldprefix.raw import read_records
+from coldprefix.data.raw import read_records
 
 FIGURES: dict[str, Callable[[style.Measured, Figures], style.Drawing]] = {
     "fig1_invalidation": fig1_invalidation.draw,

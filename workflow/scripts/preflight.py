@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import environments
+from coldprefix.setup import environments
 from coldprefix.engines.open import open_session
 from coldprefix.errors import ColdprefixError, naming, run_main
-from coldprefix.exclusive import exclusive
+from coldprefix.process.locks import exclusive
 from coldprefix.files import text_of, write_json
-from coldprefix.job import Job
-from coldprefix.prompts import draw_trial
+from coldprefix.study.plan import Job
+from coldprefix.measure.prompts import draw_trial
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from pydantic import TypeAdapter
 
-from coldprefix import models
-from coldprefix.config import HubModel, Model
+from coldprefix.models.prepare import prepare as models
+from coldprefix.study.config import HubModel, Model
 from coldprefix.errors import run_main
 from coldprefix.files import read_json, text_of, write_json
 

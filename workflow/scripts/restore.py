@@ -16,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from pydantic import TypeAdapter
 
-from coldprefix import environments, models
-from coldprefix.config import Model
+from coldprefix.setup import environments
+from coldprefix.models.prepare import prepare as models
+from coldprefix.study.config import Model
 from coldprefix.errors import run_main
 from coldprefix.files import read_json, text_of
-from coldprefix.job import Job
+from coldprefix.study.plan import Job
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import environments
+from coldprefix.setup import environments
 from coldprefix.errors import run_main
 from coldprefix.files import write_json
 

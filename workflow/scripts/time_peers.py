@@ -11,13 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import peers
-from coldprefix.config import Lengths
+from coldprefix.instrument import peers
+from coldprefix.study.config import Lengths
 from coldprefix.errors import run_main
-from coldprefix.exclusive import exclusive
+from coldprefix.process.locks import exclusive
 from coldprefix.files import text_of
-from coldprefix.job import Job
-from coldprefix.tables import write_table
+from coldprefix.study.plan import Job
+from coldprefix.data.tables import write_table
 
 
 def main() -> None:

@@ -13,8 +13,10 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix import environments, models, supervise
-from coldprefix.config import StandinModel
+from coldprefix.setup import environments
+from coldprefix.models.prepare import prepare as models
+from coldprefix.process import supervise
+from coldprefix.study.config import StandinModel
 from coldprefix.errors import run_main
 from coldprefix.files import write_json
 

@@ -1,1 +1,1 @@
-"""The engines: one contract (session.py), two interfaces for each of two engines."""
+"""WITH WHAT is measured: an engine is a folder with an `ENGINE` (contract.Engine) in its engine.py."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import polars as pl
 
-from coldprefix.calibration.sample import MEDIAN_BIAS_MS, THROUGHPUT_ERROR_PCT
-from coldprefix.config import Figures
+from coldprefix.instrument.calibration import MEDIAN_BIAS_MS, THROUGHPUT_ERROR_PCT
+from coldprefix.study.config import Figures
 from coldprefix.figures import style
 
 LOOKS = {"vllm serve": ("phase1", "as vLLM HTTP"), "llama-server": ("phase3a", "as llama.cpp HTTP"), "python": ("phase3b", "in process")}

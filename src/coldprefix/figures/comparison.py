@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from coldprefix.config import Figures
+from coldprefix.study.config import Figures
 from coldprefix.figures import style
 
 

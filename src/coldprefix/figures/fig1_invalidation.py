@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.patches import Patch
 
-from coldprefix.config import Figures
+from coldprefix.study.config import Figures
 from coldprefix.figures import style
 
 WIDTH = 0.38

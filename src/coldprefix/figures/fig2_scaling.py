@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from coldprefix.config import PHASES, Figures
+from coldprefix.study.config import PHASES, Figures
 from coldprefix.figures import style
-from coldprefix.statistics import Line, line
+from coldprefix.analysis.statistics import Line, line
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:

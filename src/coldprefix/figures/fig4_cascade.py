@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.patches import Patch
 
-from coldprefix.config import Figures
+from coldprefix.study.config import Figures
 from coldprefix.figures import style
-from coldprefix.statistics import estimate, groups
+from coldprefix.analysis.statistics import estimate, groups
 
 WIDTH = 0.38
 CONFIGURATION = "A512_B256"

@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import polars as pl
 
-from coldprefix.config import Figures
+from coldprefix.study.config import Figures
 from coldprefix.figures import style
-from coldprefix.statistics import estimate, groups
+from coldprefix.analysis.statistics import estimate, groups
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.lines import Line2D
 
-from coldprefix.config import Figures
+from coldprefix.study.config import Figures
 from coldprefix.figures import style
 
 

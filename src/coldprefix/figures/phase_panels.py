@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from coldprefix.config import PHASES, Figures
+from coldprefix.study.config import PHASES, Figures
 from coldprefix.figures import style
 
 WIDTH = 0.38

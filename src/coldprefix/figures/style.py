@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coldprefix.config import PHASES, Figures
+from coldprefix.study.config import PHASES, Figures
 from coldprefix.files import write_bytes
 
 # Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps hit and miss apart in grey, too.

@@ -1,0 +1,131 @@
+"""What may be wrong with a cell's numbers although every count is right, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from coldprefix.study.config import Cell
+from coldprefix.measure.stopping import FEWEST, median_interval
+
+# One busy loop beside a 2-thread engine takes half of the machine and adds 70 % to a TTFT; below a twentieth nothing was separable
+# from noise. Steal hits harder, since it stops a thread that the others wait for.
+BUSY_CPU = 0.05
+STOLEN_CPU = 0.02
+FREQUENCY_RANGE = 0.10  # between the 5th and the 95th percentile of a cell's trials, as a share of the median
+DRIFT = 0.05  # from the first trial to the last, as a share of the median, if a trend is that unlikely to be chance:
+DRIFT_P = 0.01
+DRIFT_POINTS = 200  # longer series are looked at as medians of so many blocks
+THROTTLED = 0.01  # share of the cell's time in which a GPU was throttled
+
+CAVEATS: dict[str, tuple[pl.DataType, str]] = {
+    "cell": (pl.String(), "phase/[variant/]configuration/state"),
+    "kind": (pl.String(), "busy, steal, frequency, throttled, drift, few or imprecise"),
+    "message": (pl.String(), "what was seen and what to do"),
+}
+
+
+def caveats_of(trials: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Warnings about cells, one row each (CAVEATS).
+
+    Args:
+        trials: tables.TRIALS.
+        provenance: the record of each cell; cells without one are judged by their trials alone.
+    """
+    records = {_path(record["job"]): record for record in provenance}
+    rows = []
+    keys = ["phase", "variant", "configuration", "state"]
+    for values, own in trials.group_by(keys, maintain_order=True):
+        cell = Cell(*values).path
+        rows += [{"cell": cell, "kind": kind, "message": text} for kind, text in _of_cell(cell, own, records.get(cell))]
+    return pl.DataFrame(rows, schema={name: dtype for name, (dtype, _) in CAVEATS.items()})
+
+
+def _path(job: Mapping[str, Any]) -> str:
+    return Cell(job["phase"], job["variant"], job["configuration"], job["state"]).path
+
+
+def _of_cell(cell: str, trials: pl.DataFrame, record: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    again = f"delete results/raw/{cell} and run snakemake again"
+    valid = trials.filter("valid")
+    for column, limit, kind, who, what_to_do in (
+        ("foreign_cpu", BUSY_CPU, "busy", "other programs", "end them, then"),
+        ("steal_cpu", STOLEN_CPU, "steal", "the hypervisor's other guests", "measure on a machine of your own or at a quieter hour:"),
+    ):
+        shares = valid[column].drop_nulls().to_numpy()
+        if len(shares) and np.median(shares) > limit:
+            seen = f"took {np.median(shares):.0%} of the machine's CPU time (median of the trials; at most {shares.max():.0%})"
+            yield kind, f"{who} {seen}; {what_to_do} {again}"
+    clocks = valid["cpu_mhz"].drop_nulls().to_numpy()
+    if len(clocks) >= 3:
+        low, middle, high = np.percentile(clocks, [5, 50, 95])
+        if high - low > FREQUENCY_RANGE * middle:
+            yield (
+                "frequency",
+                f"the CPUs ran at {low:.0f} to {high:.0f} MHz; fix their clock (cpupower frequency-set -g performance, turbo off), then {again}",
+            )
+    yield from _throttled(record, again)
+    yield from _drift(valid, again)
+    expected_to_fail = record is not None and record["job"]["protocol"]["max_rejected"] == 1
+    if valid.height < FEWEST and not expected_to_fail:
+        yield (
+            "few",
+            f"{valid.height} valid trials of {trials.filter(~pl.col('burn_in')).height}; a median of fewer than {FEWEST} has no 95 % interval: raise trials",
+        )
+    asked = record["job"]["protocol"]["trials"] if record else None
+    if isinstance(asked, Mapping):
+        for (replicate,), part in valid.group_by("replicate", maintain_order=True):
+            values = part["ttft_ms"].drop_nulls().to_list()
+            interval = median_interval(values)
+            width = (interval[1] - interval[0]) / float(np.median(values)) if interval else None
+            if width is None or width > asked["precision"]:
+                reached = "is unknown" if width is None else f"is {width:.1%} wide"
+                yield (
+                    "imprecise",
+                    f"replicate {replicate}: after {len(values)} valid trials the interval of the median TTFT {reached}, "
+                    f"{asked['precision']:.1%} were asked for: raise trials.max",
+                )
+
+
+def _throttled(record: Mapping[str, Any] | None, again: str) -> Iterator[tuple[str, str]]:
+    """From the driver's own counters of the time a GPU was held back, read before and after the cell."""
+    if record is None:
+        return
+    for before, after in zip(record["host"]["gpus"], record.get("gpus_after", []), strict=False):
+        for policy, cure in (("thermal", "cool it or lower its clocks (nvidia-smi -lgc)"), ("power", "fix its clocks (nvidia-smi -lgc)")):
+            key = f"{policy}_violation_ns"
+            if before.get(key) is None or after.get(key) is None:
+                continue
+            share = (after[key] - before[key]) / 1e9 / record["wall_s"]
+            if share > THROTTLED:
+                yield "throttled", f"{after['name']} was throttled for {policy} reasons in {share:.0%} of the time; {cure}, then {again}"
+
+
+def _drift(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
+    """A trend of TTFT over the trials of one engine: Kendall's test, and the Theil-Sen slope for its size."""
+    from scipy.stats import kendalltau, theilslopes
+
+    for (replicate,), part in valid.group_by("replicate", maintain_order=True):
+        own = part.select("trial", "ttft_ms").drop_nulls()
+        ttft = own["ttft_ms"].to_numpy()
+        if len(ttft) < FEWEST or np.ptp(ttft) == 0:
+            continue
+        trial = own["trial"].to_numpy()
+        if len(ttft) > DRIFT_POINTS:  # Theil-Sen compares all pairs
+            blocks = zip(np.array_split(trial, DRIFT_POINTS), np.array_split(ttft, DRIFT_POINTS), strict=True)
+            trial, ttft = np.array([(np.median(t), np.median(ms)) for t, ms in blocks]).T
+        change = float(theilslopes(ttft, trial).slope * np.ptp(trial) / np.median(ttft))
+        if abs(change) > DRIFT and kendalltau(trial, ttft).pvalue < DRIFT_P:
+            yield (
+                "drift",
+                f"replicate {replicate}: TTFT changes by {change:+.0%} from the first trial to the last; raise burn_in if it settles, "
+                f"else look for what else the machine does, then {again}",
+            )
+
+
+def text(found: pl.DataFrame) -> str:
+    """The warnings for the terminal; "" if there are none."""
+    return "".join(f"WARNING  {row['cell']}: {row['message']}\n" for row in found.iter_rows(named=True))

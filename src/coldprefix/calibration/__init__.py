@@ -1,1 +1,0 @@
-"""How far the clock can be trusted: the harness against engines whose times are known."""

@@ -1,0 +1,199 @@
+"""The contract between the study and an engine: what an engine says of itself, and a session, which is one that runs.
+
+A session is sent token ids and answers with times and counts, no text. Adding an engine: docs/extending.md.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from coldprefix.job import Job
+from coldprefix.strict import Strict
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answered request. Times are in ms from the moment the request is handed to the engine.
+
+    Over HTTP that moment is when the connection stands: connecting is `connect_ms`, not part of the other times.
+
+    Attributes:
+        started_at: wall clock at the start, in seconds since the epoch.
+        connect_ms: time to connect; None in process.
+        total_ms: until the answer is complete; None if the engine refused.
+        token_times_ms: arrival of each generated token (tokens of one chunk share a time); empty when not streamed.
+        prompt_tokens: length of the prompt as the engine reports it; None if it does not.
+        cached_tokens: prompt tokens the engine says it reused; None if it does not say.
+        evaluated_tokens: prompt tokens the engine says it computed; None if it does not say.
+        engine_prompt_ms: the engine's own time for the prompt: llama.cpp's prompt evaluation, vLLM's time to first token.
+        generated_tokens: as the engine reports them.
+        first_chunk_tokens: tokens in the first streamed chunk; None when not streamed.
+    """
+
+    started_at: float
+    connect_ms: float | None
+    total_ms: float | None
+    token_times_ms: list[float] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    evaluated_tokens: int | None = None
+    engine_prompt_ms: float | None = None
+    generated_tokens: int = 0
+    first_chunk_tokens: int | None = None
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token, if the answer was streamed."""
+        return self.token_times_ms[0] if self.token_times_ms else None
+
+
+class Session(ABC):
+    """An engine that runs. Close it, or use it as a context manager.
+
+    Attributes:
+        start_s: seconds from the start until it was ready.
+        used_before: number of cells that the same engine has measured before; 0 for one that was started for this job.
+    """
+
+    start_s: float = 0.0
+    used_before: int = 0
+
+    @property
+    @abstractmethod
+    def granularity(self) -> int:
+        """Cached tokens are reused in whole multiples of this many."""
+
+    @abstractmethod
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        """Send a prompt and generate exactly ``max_tokens`` greedily.
+
+        Raises:
+            EngineRefusal: the engine works, but will not take this prompt.
+            ColdprefixError: the engine failed, died, or did not answer in time; one inside this process ends it then (in_process.py).
+        """
+
+    def seen(self, prompt: Sequence[int]) -> list[int]:
+        """The token ids that the engine works on when it is sent this prompt: not the same where it is sent as text."""
+        return list(prompt)
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Empty the engine's cache. Raises ColdprefixError where the engine cannot or says that it did not."""
+
+    @abstractmethod
+    def in_force(self) -> dict[str, Any]:
+        """The settings that are really in force, read back from the engine."""
+
+    @abstractmethod
+    def process_ids(self) -> list[int]:
+        """Processes that work for the engine; their load is not foreign load."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop the engine; nothing of it survives."""
+
+    def leave(self) -> None:
+        """The job is done and the engine idle: stop it, or leave it to the next job where jobs share one."""
+        self.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.leave()
+        else:
+            self.close()
+
+
+class EngineSettings(Strict):
+    """What every engine's section of config.yaml holds."""
+
+    context_tokens: int = Field(ge=16, description="Context of one request, in tokens; capped at the model's positions.")
+
+    def context_of(self, positions: int) -> int:
+        """The context in force: a model is not run beyond the positions that it was trained with."""
+        return min(self.context_tokens, positions)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One way to reach an engine: a backend.
+
+    Attributes:
+        phase: the study's word for it, in config.yaml and on the command line.
+        colour, marker: of the backend in all figures; no colour of a state.
+    """
+
+    phase: str
+    colour: str
+    marker: str
+
+
+class Engine(ABC):
+    """What is known of an engine before it runs. Cheap to make and to import: no package of the engine's is needed for it.
+
+    Attributes:
+        name: its section of config.yaml and its folder below engines/; title: in figures.
+        settings: the section's type; equal for all interfaces.
+        interfaces: "http" and "python": how it can be reached.
+        must_agree: settings in force that must be the same on all interfaces.
+        weights: what it loads.
+        refuses: architectures that it cannot run, with its own words.
+        caching: the key of its settings that switches the reuse of prefixes.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    settings: ClassVar[type[EngineSettings]]
+    interfaces: ClassVar[Mapping[str, Interface]]
+    must_agree: ClassVar[tuple[str, ...]]
+    weights: ClassVar[Literal["safetensors", "gguf"]]
+    refuses: ClassVar[Mapping[str, str]] = {}
+    caching: ClassVar[str]
+
+    @abstractmethod
+    def environment(self, accelerator: str) -> str:
+        """The folder of envs/ in which its sessions run."""
+
+    def built_from(self, accelerator: str) -> str:
+        """sha256 over what it is built from, beside its environment; "" if nothing is built."""
+        return ""
+
+    def build(self, accelerator: str) -> dict[str, Any]:
+        """Make its build exist, and return the record of it. Raises ColdprefixError if that fails."""
+        return {}
+
+    def problems(self, settings: Any) -> Iterator[str]:
+        """What cannot work among its settings: "key: what is wrong; what to write"."""
+        yield from ()
+
+    def shares_server(self, job: Job) -> bool:
+        """May a job use a server that another job of the run has started?"""
+        return False
+
+    @abstractmethod
+    def open(self, job: Job, weights: Path, log: Path, owner: int | None) -> Session:
+        """Start it and wait until it is ready.
+
+        Args:
+            weights: the folder with safetensors, or the GGUF file.
+            log: where the engine's own output goes.
+            owner: process id of the workflow, to which a server that jobs share belongs; None: a server of this job.
+
+        Raises:
+            ColdprefixError: it did not start.
+        """
+
+
+def load(name: str) -> Engine:
+    """The engine of this name, from its folder. A cell's program knows no other: adding an engine measures nothing again."""
+    found: Engine = import_module(f"coldprefix.engines.{name}.engine").ENGINE
+    return found

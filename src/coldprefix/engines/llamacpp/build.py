@@ -1,0 +1,158 @@
+"""Builds llama.cpp once, from the source that the sdist of llama-cpp-python carries: llama-server, llama-bench, and the library that the
+binding loads, too. Standard library only: it runs under the system's Python."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coldprefix.errors import ColdprefixError
+from coldprefix.files import sha256_of
+from coldprefix.setup import building
+from coldprefix.setup.building import build_record, check_prerequisites, finish, finished, locked, run, say
+from coldprefix.setup.environments import bootstrap, ensure_environment, installer_environment
+
+FLAGS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=ON",
+    # $ORIGIN: a copied build must load its own libggml, not the one at the place where it was compiled.
+    "-DCMAKE_INSTALL_RPATH=$ORIGIN",
+    "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
+    "-DLLAMA_CURL=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_APP=OFF",
+)
+CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native")
+TARGETS = ("llama-server", "llama-bench")
+
+
+
+
+def _sdist_pin() -> tuple[str, str]:
+    """(requirement, sha256) of the llama-cpp-python sdist."""
+    text = (building.ROOT / "envs" / "llamacpp" / "sdist.txt").read_text()
+    match = re.search(r"^(llama-cpp-python==\S+) --hash=sha256:([0-9a-f]{64})$", text, re.M)
+    if not match:
+        raise ColdprefixError("envs/llamacpp/sdist.txt must hold one line: llama-cpp-python==VERSION --hash=sha256:...")
+    return match[1], match[2]
+
+
+def ensure_source() -> Path:
+    """Download and unpack the llama-cpp-python sdist; it carries llama.cpp in vendor/. Returns the unpacked folder."""
+    requirement, sha256 = _sdist_pin()
+    folder = building.CACHE / "sources" / f"llama-cpp-python-{sha256[:16]}"
+    if finished(folder):
+        return folder / "source"
+    with locked(folder.with_suffix(".lock")):
+        if not finished(folder):
+            started = time.monotonic()
+            say(f"source of {requirement}: downloading (77 MB)")
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            log = building.CACHE / "logs" / f"{folder.name}.log"
+            pin = folder / "pin.txt"
+            pin.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+            python = bootstrap() / "bin" / "python"
+            pip: list[str | Path] = [python, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "--require-hashes"]
+            env = {**installer_environment("bootstrap"), "PATH": f"{python.parent}:{os.environ['PATH']}"}
+            options = ["--no-binary", ":all:", "--no-build-isolation"]
+            run([*pip, *options, "-d", folder, "-r", pin], log, f"download of {requirement}", env)
+            (archive,) = folder.glob("*.tar.gz")
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+            archive.unlink()
+            (unpacked,) = (p for p in folder.iterdir() if p.is_dir())
+            unpacked.rename(folder / "source")
+            finish(folder, started, {"requirement": requirement, "sha256": sha256})
+    return folder / "source"
+
+
+def source_key() -> str:
+    """sha256 of the source that llama.cpp is built from."""
+    return _sdist_pin()[1]
+
+
+def flags_of(accelerator: str) -> tuple[str, ...]:
+    return FLAGS + (CUDA_FLAGS if accelerator == "cuda" else ())
+
+
+def _cpu_features() -> str:
+    """The instruction sets that -march=native (GGML_NATIVE) compiles for."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    match = re.search(r"^(flags|Features)\s*:(.*)$", text, re.M)
+    return " ".join(sorted(match[2].split())) if match else platform.processor()
+
+
+def ensure_build(accelerator: str) -> Path:
+    """Build llama.cpp for ``accelerator`` ("cpu" or "cuda") once; returns the folder with llama-server and the libraries.
+
+    The key holds the source, the flags, the compiler and the CPU's instruction sets, since the build is native.
+
+    Raises:
+        ColdprefixError: a missing compiler or CUDA toolkit, or the build failed.
+    """
+    check_prerequisites()
+    compiler = os.environ.get("CXX") or next(c for c in ("c++", "g++", "clang++") if shutil.which(c))
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    if accelerator == "cuda":
+        nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+        if not nvcc:
+            raise ColdprefixError("accelerator is cuda, but nvcc is missing: install the CUDA toolkit, or set accelerator: cpu")
+        version += subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+        # The build is for the GPU generation at hand, which a cache shared between machines must tell apart.
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        try:
+            version += subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            raise ColdprefixError("accelerator is cuda, but nvidia-smi finds no GPU: install its driver, or set accelerator: cpu") from None
+    for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):  # CMake takes them up
+        version += f" {name}={os.environ[name]}" if name in os.environ else ""
+    flags = flags_of(accelerator)
+    key = sha256_of("\0".join([source_key(), *flags, version, _cpu_features()]).encode())
+    folder = building.CACHE / "llamacpp" / f"{accelerator}-{key[:16]}"
+    if finished(folder):
+        return folder
+    with locked(folder.with_suffix(".lock")):
+        if not finished(folder):
+            _build(accelerator, flags, folder, {"source_sha256": source_key(), "compiler": version, "flags": list(flags)})
+    return folder
+
+
+def record_of(folder: Path) -> dict[str, object]:
+    """What is known of a finished build: source, compiler, flags, the sha256 of its files, seconds."""
+    return build_record(folder)
+
+
+def _build(accelerator: str, flags: Sequence[str], folder: Path, record: Mapping[str, object]) -> None:
+    started = time.monotonic()
+    source = ensure_source() / "vendor" / "llama.cpp"
+    tools = ensure_environment("llamacpp") / "bin"
+    expected = "5 to 10 minutes on 2 cores" if accelerator == "cpu" else "some 85 core-minutes, most of them nvcc's"
+    say(f"llama.cpp for {accelerator}: building into {folder} ({expected})")
+    shutil.rmtree(folder, ignore_errors=True)
+    work = folder.with_name(folder.name + ".build")
+    shutil.rmtree(work, ignore_errors=True)
+    log = building.CACHE / "logs" / f"llamacpp-{folder.name}.log"
+    cuda = ":/usr/local/cuda/bin" if accelerator == "cuda" else ""
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}{cuda}"}
+    env.pop("VIRTUAL_ENV", None)
+    what = f"llama.cpp for {accelerator}"
+    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *flags], log, what, env)
+    run([tools / "cmake", "--build", work, "--target", *TARGETS], log, what, env)
+    shutil.copytree(work / "bin", folder, symlinks=True)
+    libraries = {p.name: sha256_of(p.read_bytes()) for p in sorted(folder.iterdir()) if p.is_file() and not p.is_symlink()}
+    finish(folder, started, {**record, "files": libraries})
+    shutil.rmtree(work)

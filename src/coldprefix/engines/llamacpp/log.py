@@ -1,0 +1,70 @@
+"""What llama.cpp says is in force: its log, and the libraries that a process has mapped."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from coldprefix.errors import ColdprefixError
+from coldprefix.files import sha256_of_file
+
+# The binding's commit and the library's must be the same: its ctypes structures assume it. Both come from one sdist.
+LIBRARIES = re.compile(r"lib(llama|ggml)[\w-]*\.so")
+
+
+_sha256 = cache(sha256_of_file)
+
+
+def loaded_libraries(pid: int | str) -> dict[str, str]:
+    """sha256 of each llama.cpp library that a process has mapped, by file name, from /proc/PID/maps.
+
+    Raises:
+        ColdprefixError: two libraries of the same name from different folders.
+    """
+    paths = {Path(line.split(maxsplit=5)[5]) for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if ".so" in line}
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in paths if LIBRARIES.match(p.name)):
+        name = re.sub(r"\.so.*", ".so", path.name)
+        if name in found:
+            raise ColdprefixError(f"process {pid} has loaded {name} twice: {found[name]} and {path}")
+        found[name] = path
+    # Only these two compute: what else a process maps (server code, mtmd) differs between the interfaces by design.
+    computing = {"libllama.so", "libggml.so", "libggml-base.so", "libggml-cpu.so", "libggml-cuda.so"}
+    return {name: _sha256(path) for name, path in found.items() if name in computing}
+
+
+def settings_from_log(log: str) -> dict[str, Any]:
+    """Read what libllama prints when it makes a context (src/llama-context.cpp, src/llama-kv-cache.cpp).
+
+    Takes the last context of the log: llama-server makes a trial one first when it fits parameters to memory.
+
+    Raises:
+        ColdprefixError: the lines are not there, as after an upgrade that changed them.
+    """
+
+    def last(pattern: str, what: str) -> re.Match[str]:
+        found = list(re.finditer(pattern, log))
+        if not found:
+            raise ColdprefixError(
+                f"llama.cpp's log does not say {what}; is its disk full, or has its wording changed? Looked for: {pattern}"
+            )
+        return found[-1]
+
+    kv = last(
+        r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells,.*?\d+/(\d+) seqs\), K \((\w+)\).*?V \((\w+)\)", "the KV cache's size"
+    )
+    cells = int(kv[2]) * int(kv[3])
+    offloaded = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    return {
+        "context_tokens": int(last(r"n_ctx_seq\s*= (\d+)", "n_ctx_seq")[1]),
+        "batch_tokens": int(last(r"n_batch\s*= (\d+)", "n_batch")[1]),
+        "ubatch_tokens": int(last(r"n_ubatch\s*= (\d+)", "n_ubatch")[1]),
+        "slots": int(last(r"n_seq_max\s*= (\d+)", "n_seq_max")[1]),
+        "kv_unified": last(r"kv_unified\s*= (\w+)", "kv_unified")[1] == "true",
+        "flash_attention": last(r"flash_attn\s*= (\w+)", "flash_attn")[1],
+        "kv_dtype": f"{kv[4]}/{kv[5]}",
+        "kv_bytes_per_token": round(float(kv[1]) * 2**20 / cells),
+        "gpu_layers": f"{offloaded[-1][0]}/{offloaded[-1][1]}" if offloaded else "0",
+    }

@@ -1,0 +1,74 @@
+"""llama-server's wire format: /completion with token ids or text, /v1/chat/completions, streamed as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from coldprefix.engines.client import Client, Exchange
+from coldprefix.engines.contract import Completion
+from coldprefix.engines.wire import Rendered, Wire, count, messages, number
+from coldprefix.errors import ColdprefixError
+
+# Every generated token is this one, by a bias: llama-server withholds a chunk whose bytes are not complete UTF-8, and then
+# the first token's time is lost. Token 262 of GPT-2 is " the". The arithmetic of a step does not depend on the token.
+FORCED_TOKEN = 262
+
+
+class LlamaWire(Wire):
+    """Requests to llama-server. ``prompt_cache``: may it reuse what the slot holds?"""
+
+    def __init__(self, client: Client, form: str, prompt_cache: bool) -> None:
+        super().__init__(client, form)
+        self._prompt_cache = prompt_cache
+
+    def as_text(self, ids: list[int]) -> Rendered:
+        text = self.client.ask("/detokenize", {"tokens": ids}, "content")
+        value, all_of_it = (text, text)
+        if self.form == "chat":
+            value = messages(text)
+            all_of_it = self.client.ask("/apply-template", {"messages": value}, "prompt")
+        asked = {"content": all_of_it, "add_special": True, "parse_special": True}
+        return Rendered(value, self.client.ask("/tokenize", asked, "tokens"))
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        rendered = self.render(prompt)
+        body: dict[str, Any] = {"stream": stream, "temperature": 0, "ignore_eos": True, "logit_bias": [[FORCED_TOKEN, 1000]]}
+        body |= {"cache_prompt": self._prompt_cache}
+        if self.form == "chat":
+            body |= {"messages": rendered.value, "max_tokens": max_tokens, "timings_per_token": True}
+            body |= {"stream_options": {"include_usage": True}} if stream else {}
+            # Chunks of a chat carry no ids: their `timings` count what has been generated.
+            final, done = self.openai(self.client.exchange("/v1/chat/completions", body, stream), stream, _generated_in_chat)
+        else:
+            body |= {"prompt": rendered.value, "n_predict": max_tokens, "return_tokens": True}
+            final, done = self._completion(self.client.exchange("/completion", body, stream), stream)
+        return replace(
+            done,
+            cached_tokens=count(final, "timings", "cache_n"),
+            evaluated_tokens=count(final, "timings", "prompt_n"),
+            engine_prompt_ms=number(final, "timings", "prompt_ms"),
+        )
+
+    def _completion(self, answer: Exchange, stream: bool) -> tuple[dict[str, Any], Completion]:
+        _, final = answer.events[-1]
+        if final.get("stop") is not True:
+            server = self.client.server
+            raise ColdprefixError(f"{server.name} ended a stream before its last event. Its log: {server.log}")
+        chunks = [(time_ms, len(event.get("tokens") or [])) for time_ms, event in answer.events] if stream else []
+        chunks = [chunk for chunk in chunks if chunk[1]]
+        return final, Completion(
+            started_at=answer.started_at,
+            connect_ms=answer.connect_ms,
+            total_ms=answer.total_ms,
+            token_times_ms=[time_ms for time_ms, tokens in chunks for _ in range(tokens)],
+            prompt_tokens=count(final, "tokens_evaluated"),  # the name deceives: it is the whole prompt
+            generated_tokens=count(final, "tokens_predicted") or 0,
+            first_chunk_tokens=chunks[0][1] if chunks else None,
+        )
+
+
+def _generated_in_chat(event: dict[str, Any]) -> int | None:
+    choices = event.get("choices") or [{}]
+    return count(event, "timings", "predicted_n") if choices[0].get("delta", {}).get("content") else None

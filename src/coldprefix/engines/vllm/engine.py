@@ -1,0 +1,70 @@
+"""vLLM, as the configuration and the workflow know it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from coldprefix.engines.contract import Engine, EngineSettings, Interface, Session
+from coldprefix.job import Job
+from coldprefix.strict import as_number
+
+
+class VllmSettings(EngineSettings):
+    """Settings of vLLM, equal for `vllm serve` (phase1) and `LLM` (phase2)."""
+
+    context_tokens: int = Field(ge=16, description="max_model_len, in tokens; capped at the model's positions.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(description="auto: bfloat16 on cpu, float16 on cuda.")
+    prefix_caching: bool = Field(description="Automatic prefix caching. Off: nothing can hit.")
+    block_tokens: Annotated[Literal["auto", 16, 32, 64, 128], BeforeValidator(as_number)] = Field(
+        description="KV block size; auto is the engine's own (128 on cpu, 16 on cuda)."
+    )
+    kv_cache_gib: int = Field(ge=1, description="Memory of the KV block pool, in GiB.")
+    batch_tokens: int = Field(ge=16, description="max_num_batched_tokens: most tokens computed in one step.")
+    enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
+    share_server: bool = Field(
+        description="Cells of a run use the same `vllm serve` one after the other where their settings agree: its cache is emptied before "
+        "each cell, and the cell's first warm-up must find it empty. false, and always with replicates above 1: a fresh server for each."
+    )
+
+
+def settings_of(job: Job) -> VllmSettings:
+    """The settings that a job asks for."""
+    return VllmSettings.model_validate(job.settings)
+
+
+class Vllm(Engine):
+    """`vllm serve`, and `LLM` in process."""
+
+    name = "vllm"
+    title = "vLLM"
+    settings = VllmSettings
+    interfaces = {"http": Interface("phase1", "#009E73", "o"), "python": Interface("phase2", "#56B4E9", "s")}  # noqa: RUF012
+    must_agree = (
+        *("context_tokens", "batch_tokens", "slots", "chunked_prefill", "prefix_caching", "block_tokens", "blocks", "dtype", "kv_dtype"),
+        *("enforce_eager", "threads", "version"),
+    )
+    weights = "safetensors"
+    caching = "prefix_caching"
+
+    def environment(self, accelerator: str) -> str:
+        return f"vllm-{accelerator}"
+
+    def shares_server(self, job: Job) -> bool:
+        """Replicates are about fresh servers, so not with several."""
+        return settings_of(job).share_server and job.interface == "http" and job.protocol.replicates == 1
+
+    def open(self, job: Job, weights: Path, log: Path, owner: int | None) -> Session:
+        # Imported here: each interface needs packages that only its own environment has.
+        if job.interface == "http":
+            from coldprefix.engines.vllm.server import VllmServer
+
+            return VllmServer(job, weights, log, owner if self.shares_server(job) else None)
+        from coldprefix.engines.vllm.binding import VllmPython
+
+        return VllmPython(job, weights, log)
+
+
+ENGINE = Vllm()

@@ -1,0 +1,147 @@
+"""Null engines: sessions of the harness whose engine answers at scripted times and reports when it did.
+
+The HTTP ones are the harness's own sessions, with its own client and its own reading of the answers; only the program that
+listens on the socket is another one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from coldprefix.instrument import null_server
+from coldprefix.engines.clock import Stopwatch, undisturbed
+from coldprefix.study.config import LlamaCpp
+from coldprefix.engines.client import Client, Exchange, Pieces
+from coldprefix.engines.llamacpp.server import LlamaServer
+from coldprefix.engines.contract import Completion
+from coldprefix.engines.vllm.server import VllmServer
+from coldprefix.process.server import Server, clean_environment
+
+TIMEOUT_S = 60.0
+
+
+@dataclass
+class Truth:
+    """What a null engine did, by its own account; readings of `time.perf_counter` in s."""
+
+    received: float = 0.0
+    sent: list[float] = field(default_factory=list)
+
+    @property
+    def ttft_ms(self) -> float:
+        return (self.sent[0] - self.received) * 1e3
+
+    @property
+    def tokens_per_s(self) -> float:
+        return (len(self.sent) - 1) / (self.sent[-1] - self.sent[0])
+
+
+class NullEngine(Protocol):
+    """A session whose times are known."""
+
+    @property
+    def truth(self) -> Truth: ...
+
+    @property
+    def zero(self) -> float:
+        """When the harness started its watch."""
+
+    def script(self, ttft_ms: float, gap_ms: float) -> None: ...
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion: ...
+
+    def close(self) -> None: ...
+
+
+class _Recording(Client):
+    """The harness's client, which also keeps its zero and what the null server reported."""
+
+    zero = 0.0
+    truth = Truth()
+
+    def _send(self, request: bytes, timeout_s: float) -> tuple[Stopwatch, float, Pieces]:
+        result = super()._send(request, timeout_s)
+        self.zero = result[0].zero
+        return result
+
+    def exchange(self, path: str, body: dict[str, Any], stream: bool) -> Exchange:
+        answer = super().exchange(path, body, stream)
+        self.truth = Truth(**answer.events[-1][1]["null"])
+        return answer
+
+
+def _client(log: Path) -> _Recording:
+    client = _Recording(
+        Server("null engine", [sys.executable, null_server.__file__, "{socket}"], clean_environment({}), log, 1.0), TIMEOUT_S
+    )
+    client.wait_healthy(30)
+    return client
+
+
+class _OverHttp:
+    _recording: _Recording
+
+    @property
+    def truth(self) -> Truth:
+        return self._recording.truth
+
+    @property
+    def zero(self) -> float:
+        return self._recording.zero
+
+    def script(self, ttft_ms: float, gap_ms: float) -> None:
+        self._recording.post("/script", {"ttft_ms": ttft_ms, "gap_ms": gap_ms})
+
+
+class NullLlamaServer(_OverHttp, LlamaServer):
+    """Streams like llama-server."""
+
+    def __init__(self, log: Path) -> None:
+        self._settings = LlamaCpp.model_construct(prompt_cache=True)
+        self._form = "tokens"
+        self._client = self._recording = _client(log)
+        self._server = self._client.server
+
+
+class NullVllmServer(_OverHttp, VllmServer):
+    """Streams like `vllm serve`."""
+
+    def __init__(self, log: Path) -> None:
+        self._form = "tokens"
+        self._client = self._recording = _client(log)
+        self._server = self._client.server
+
+
+class NullPython:
+    """A generator of tokens in this process, timed as the binding's is."""
+
+    def __init__(self) -> None:
+        self.truth = Truth()
+        self.zero = 0.0
+        self._times = (1.0, 1.0)
+
+    def script(self, ttft_ms: float, gap_ms: float) -> None:
+        self._times = (ttft_ms, gap_ms)
+
+    def _tokens(self, count: int) -> Iterator[int]:
+        first, gap = self._times
+        self.truth = Truth(time.perf_counter(), [])
+        for number in range(count):
+            null_server.wait_until(self.truth.received + (first + number * gap) / 1e3)
+            self.truth.sent.append(time.perf_counter())
+            yield 262
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        with undisturbed():
+            watch = Stopwatch()
+            times = watch.arrivals(self._tokens(max_tokens), max_tokens)
+        self.zero = watch.zero
+        return Completion(watch.started_at, None, times[-1], times, len(prompt), 0, len(prompt), None, max_tokens, 1)
+
+    def close(self) -> None:
+        pass

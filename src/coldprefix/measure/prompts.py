@@ -1,0 +1,96 @@
+"""The prompts of a cell: token ids, drawn so that what an engine can reuse is known exactly.
+
+A prompt has three parts, A, B and Q. The cache is warmed with [A, B]; the query is what the cell's edit makes of the parts. A trial
+asks twice, once without and once with streaming. With fresh content no two prompts of a replicate share a first token
+unless one is meant to extend the other, so a reuse that was not intended is 0 tokens, not "hardly any":
+
+- the first tokens of A, B and Q, and the one that makes the second query another, are all different, over all trials of a replicate;
+- the second query differs from the first at the first token that is not to be reused. A block pool (vLLM) keeps the first
+  query's blocks, so the very same prompt would be a hit.
+
+The draw depends on the study's seed, the lengths, the replicate and the trial, not on the backend or the state: all
+backends get the same token ids, and a hit and a miss of the same trial share their text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Lengths
+from coldprefix.measure.edits import load
+
+FIRST_TOKENS_PER_TRIAL = 4  # of A, B, Q, and the token that makes the second query another
+
+
+@dataclass(frozen=True)
+class TrialPrompts:
+    """The prompts of one trial, as token ids.
+
+    Attributes:
+        warm: [A, B], which fills the cache.
+        query: the first query.
+        stream: the second query; equal to ``query`` with repeated content.
+    """
+
+    warm: list[int]
+    query: list[int]
+    stream: list[int]
+
+
+def token_range(vocabulary: int) -> range:
+    """Ordinary tokens of any vocabulary: special ones stand at its ends (GPT-2's at 50256, OPT's at 0 to 3)."""
+    return range(min(1000, vocabulary // 8), min(vocabulary, 50_000) - vocabulary // 64)
+
+
+def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, replicate: int, trial: int, content: str) -> TrialPrompts:
+    """Draw the prompts of one trial.
+
+    Args:
+        state: the name of an edit.
+        trial: 0, 1, ... within the replicate, burn-in included. Ignored with ``content`` "repeated".
+
+    Raises:
+        ColdprefixError: more trials than the vocabulary has distinct first tokens for.
+    """
+    if content == "repeated":
+        trial = replicate = 0
+    tokens = token_range(vocabulary)
+    used = FIRST_TOKENS_PER_TRIAL * (trial + 1)
+    if used > len(tokens):
+        most = len(tokens) // FIRST_TOKENS_PER_TRIAL
+        raise ColdprefixError(f"a vocabulary of {vocabulary} tokens has distinct first tokens for {most} trials; ask for fewer")
+    parts = (lengths.A, lengths.B, lengths.Q)
+    # One permutation for the whole replicate: trial t takes its t-th handful, so first tokens never come twice.
+    firsts = np.random.default_rng([seed, *parts, replicate]).permutation(len(tokens))[used - FIRST_TOKENS_PER_TRIAL : used]
+    rng = np.random.default_rng([seed, *parts, replicate, trial])
+
+    def part(length: int, first: int) -> list[int]:
+        ids = rng.integers(tokens.start, tokens.stop, size=length)
+        ids[0] = tokens.start + first
+        return [int(token) for token in ids]
+
+    a, b, q = (part(length, first) for length, first in zip(parts, firsts[:3], strict=True))
+    warm, query = a + b, load(state).apply(a, b, q)
+    stream = list(query)
+    shared = common_prefix(warm, query)
+    if content == "fresh" and shared < len(query):
+        stream[shared] = tokens.start + int(firsts[3])
+    return TrialPrompts(warm, query, stream)
+
+
+def prompt_hash(prompt: Sequence[int]) -> str:
+    """16 hex digits over the token ids."""
+    return hashlib.sha256(np.asarray(prompt, dtype="<u4").tobytes()).hexdigest()[:16]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Leading tokens that two prompts share."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

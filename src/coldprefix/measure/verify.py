@@ -1,0 +1,49 @@
+"""Was a trial what it was meant to be? Decided by what the engine reports, never by what we meant to send."""
+
+from __future__ import annotations
+
+from coldprefix.engines.contract import Completion
+
+
+def intended_reuse(step: str, shared: int, content: str, reset: str, request_form: str, granularity: int) -> int | None:
+    """Tokens that the engine must report as reused in this step, or None where the protocol prescribes nothing.
+
+    Args:
+        step: "warmup", "query", "rewarm" or "stream".
+        shared: leading tokens that a query shares with the warm prompt, at most all but its last.
+        request_form: "tokens", "text" or "chat"; of the last two, ``shared`` is what the engine's own tokenizer says.
+        granularity: the engine reuses whole multiples of this many tokens: 1 for llama.cpp, the block size for vLLM.
+
+    A query must reuse all that it shares with the warm prompt, down to whole blocks, and nothing else. The warm-up must be
+    cold, except with repeated content and no reset, where it may find anything, and with text and chat, where it finds the
+    head that all prompts share (a chat template's) or not, as the engine keeps it. What the re-warm finds is a result of the
+    study (what did the query destroy?), not a condition.
+    """
+    if step in ("query", "stream"):
+        return shared // granularity * granularity
+    if step == "warmup" and (reset == "trial" or (content == "fresh" and request_form == "tokens")):
+        return 0
+    return None
+
+
+def rejection(completion: Completion, prompt_tokens: int, intended: int | None, max_tokens: int, streamed: bool) -> str | None:
+    """Why this request cannot be used, or None.
+
+    Args:
+        prompt_tokens: tokens that were sent.
+        intended: tokens that had to be reused; None where any number will do.
+        max_tokens: tokens that had to be generated.
+    """
+    if completion.prompt_tokens is not None and completion.prompt_tokens != prompt_tokens:
+        return f"the engine saw a prompt of {completion.prompt_tokens} tokens, {prompt_tokens} were sent"
+    if completion.cached_tokens is None:
+        return "the engine did not report how many tokens it reused"
+    if completion.evaluated_tokens is not None and completion.cached_tokens + completion.evaluated_tokens != prompt_tokens:
+        return f"reused {completion.cached_tokens} + evaluated {completion.evaluated_tokens} tokens are not the {prompt_tokens} sent"
+    if intended is not None and completion.cached_tokens != intended:
+        return f"reused {completion.cached_tokens} tokens, should be {intended}"
+    if completion.generated_tokens != max_tokens:
+        return f"generated {completion.generated_tokens} tokens, {max_tokens} were asked for"
+    if streamed and completion.first_chunk_tokens != 1:
+        return f"the first chunk carried {completion.first_chunk_tokens} tokens, so the first token's time is unknown"
+    return None

@@ -1,0 +1,43 @@
+"""Other programs that read a model: llama.cpp's converter, and torch for weights that exist as a pickle only."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from coldprefix.engines.llamacpp.build import ensure_source
+from coldprefix.errors import ColdprefixError
+from coldprefix.process import supervise
+from coldprefix.process.server import clean_environment
+from coldprefix.setup.building import ROOT
+from coldprefix.setup.environments import ensure_environment
+
+# Programs that read a model get no token, and nothing from a network: llama.cpp's converter lets transformers run code of the repository
+# that a model names, for some architectures.
+CONVERTING = clean_environment({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
+
+
+def unpickle(name: str, pickle: Path, safetensors: Path) -> None:
+    """Turn pickled weights into safetensors, in the environment that has torch; the pickle is removed."""
+    python = ensure_environment("convert") / "bin" / "python"
+    script = ROOT / "workflow" / "scripts" / "unpickle_weights.py"
+    done = supervise.run([python, script, pickle, safetensors], env=CONVERTING)
+    if done.returncode != 0:
+        raise ColdprefixError(f"cannot convert {pickle.name} (models.{name}.convert_pickle): {done.stderr.strip()[-800:]}")
+    pickle.unlink()
+
+
+def converter() -> list[str | Path]:
+    """The command of llama.cpp's own converter to GGUF F16, of the source that llama.cpp is built from; the model's folder and --outfile follow."""
+    python = ensure_environment("convert") / "bin" / "python"
+    return [python, ensure_source() / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py", "--outtype", "f16"]
+
+
+def convert(name: str, folder: Path, outfile: Path, log: Path) -> None:
+    """Convert the model in ``folder`` to GGUF F16. Raises ColdprefixError, with the end of the log, if the converter refuses it."""
+    with open(log, "w") as output:
+        command = [*converter(), folder, "--outfile", outfile]
+        code = supervise.run(command, stdout=output, stderr=subprocess.STDOUT, env=CONVERTING).returncode
+    if code != 0:
+        end = "\n".join(log.read_text(errors="replace").replace("\r", "\n").splitlines()[-5:])
+        raise ColdprefixError(f"llama.cpp's converter cannot convert {name} (exit code {code}):\n{end}\nThe whole log: {log}")

@@ -1,0 +1,187 @@
+"""Downloads from the Hugging Face Hub: pinned revision, named files, sha256 of each.
+
+huggingface_hub does the transfer. It respects HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN, keeps finished files in the
+cache of the user's other tools, and resumes a file whose connection breaks. A file that a later run asks for again starts anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from coldprefix.errors import ColdprefixError
+from coldprefix.files import sha256_of_file
+from coldprefix.models.contract import ModelEntry
+from coldprefix.models.convert import unpickle
+from coldprefix.setup.building import say
+
+if TYPE_CHECKING:
+    import httpx2
+
+RESETS = 3  # of the connection, per file
+NO_NETWORK = "The stand-in models need no network (model: gpt2-standin)"
+
+
+class HubModel(ModelEntry):
+    """A repository of the Hugging Face Hub at a pinned revision."""
+
+    source: Literal["hub"]
+    repository: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="owner/name")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="A full commit hash, never a branch: a branch moves.")
+    files: dict[str, str | None] = Field(
+        min_length=2, description="File name: sha256. Null: the first download records it, says so, and later ones must agree."
+    )
+    convert_pickle: str | None = Field(
+        default=None,
+        description="A file of weights that exists as a pickle only. It is read with torch.load(weights_only=True) and written as "
+        "model.safetensors; no engine sees the pickle.",
+    )
+
+    @property
+    def origin(self) -> str:
+        return f"{self.repository}@{self.revision}"
+
+    def problems(self) -> Iterator[str]:
+        for file in self.files:
+            if file.startswith(("/", "-")) or ".." in Path(file).parts or not re.fullmatch(r"[\w./-]+", file):
+                yield f"files: {file!r} is not the name of a file inside the repository"
+            pickled = file.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))
+            if file.endswith(".py"):
+                yield f"files: {file!r} is a program; coldprefix runs no code of a model"
+            if pickled and file != self.convert_pickle:
+                yield f"files: {file!r} is a pickle, which can run code; name the .safetensors file instead"
+        for file, sha256 in self.files.items():
+            if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+                yield f"files.{file}: {sha256!r} is not a sha256 (64 hex digits); write null if it is not known"
+        if self.convert_pickle and self.convert_pickle not in self.files:
+            yield f"convert_pickle: {self.convert_pickle!r} is not among files"
+        if not self.convert_pickle and not any(file.endswith(".safetensors") for file in self.files):
+            yield "files: no .safetensors file among them; weights are read from safetensors only"
+        if "config.json" not in self.files:
+            yield "files: config.json is missing; every engine needs it"
+
+    def fill(self, name: str, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
+        say(f"model {name}: {self.repository} at {self.revision[:12]}")
+        recorded = {file: entry["sha256"] for file, entry in earlier.get("files", {}).items()} | earlier.get("pickles", {})
+        found = download(name, self, folder, recorded)
+        for file in (f for f, expected in self.files.items() if expected is None and f not in recorded):
+            say(f"model {name}: no checksum in config.yaml for {file}; this download's is {found[file]}, recorded")
+        if not self.convert_pickle:
+            return {}
+        unpickle(name, folder / self.convert_pickle, folder / "model.safetensors")
+        return {self.convert_pickle: found[self.convert_pickle]}
+
+
+def download(name: str, model: HubModel, folder: Path, recorded: dict[str, str]) -> dict[str, str]:
+    """Put the files of a Hub repository into the existing ``folder``.
+
+    Args:
+        name: the model's key in config.yaml, for messages.
+        recorded: sha256 of earlier downloads of this model, by file name; for files whose checksum config.yaml does not know.
+
+    Returns:
+        sha256 by file name.
+
+    Raises:
+        ColdprefixError: no such repository, revision or file, no access, no network, a wrong checksum.
+    """
+    found = {}
+    for file, expected in model.files.items():
+        cached = Path(_fetch(name, model, file))
+        sha256 = sha256_of_file(cached)
+        wanted = expected or recorded.get(file, sha256)
+        if sha256 != wanted:
+            cached.resolve().unlink()  # a bad file must not be found in the cache again
+            source = f"config.yaml says {wanted} (models.{name}.files)" if expected else f"the first download had {wanted}"
+            advice = "" if expected else f"; to accept it as it is now, delete results/setup/downloads/{name}.json"
+            raise ColdprefixError(
+                f"{file} of {model.repository} at {model.revision[:12]} has the sha256 {sha256}, {source}. It was removed from the cache; "
+                f"run again to download it anew. If that does not help, the file has changed, which a pinned revision must not{advice}."
+            )
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(cached.resolve(), target)
+        except OSError:  # another file system
+            shutil.copyfile(cached, target)
+        found[file] = sha256
+    return found
+
+
+def _fetch(name: str, model: HubModel, file: str) -> str:
+    """Path of one file in huggingface_hub's cache, downloaded if it is not there."""
+    import httpx2
+    from huggingface_hub import hf_hub_download
+
+    where = f"{file} of {model.repository} at {model.revision[:12]} (models.{name})"
+    resets = 0
+    while True:
+        try:
+            return hf_hub_download(model.repository, file, revision=model.revision)
+        except Exception as error:  # errors of httpx2 and of hf_xet, which has no class for them, arrive here as they are
+            # huggingface_hub resumes after an orderly end and after silence, but gives up at a reset.
+            if not isinstance(error, httpx2.ReadError) or resets == RESETS:
+                raise ColdprefixError(f"cannot download {where}: {_explain(error)}{_only_pickles(file, error)}") from None
+            resets += 1
+            say(f"the connection was reset; downloading {where} again ({resets} of {RESETS})")
+
+
+def _only_pickles(file: str, error: Exception) -> str:
+    """What to add where safetensors are missing: many repositories hold pickles only."""
+    from huggingface_hub import errors
+
+    if not file.endswith(".safetensors") or not isinstance(error, errors.RemoteEntryNotFoundError):
+        return ""
+    return ". Weights that it offers as a pickle only (.bin, .pt) are read where convert_pickle names one, see docs/configuration.md"
+
+
+def _explain(error: Exception) -> str:
+    """What happened and what to do about it."""
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    # With nothing in its cache, huggingface_hub hides the reason behind a LocalEntryNotFoundError.
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    for kind, text in (
+        (errors.GatedRepoError, "access must be granted: ask for it on its page, and set HF_TOKEN to a token of that account"),
+        (errors.RepositoryNotFoundError, "there is no such repository, or it is private: check its name, or set HF_TOKEN"),
+        (errors.RevisionNotFoundError, "the repository has no such revision; look up the commit on its page"),
+        (errors.RemoteEntryNotFoundError, "the repository has no such file at this revision; look at its list of files"),
+        (errors.OfflineModeIsEnabled, f"HF_HUB_OFFLINE is set and the file is not in {constants.HF_HUB_CACHE}; unset it. {NO_NETWORK}"),
+        (UnicodeEncodeError, "HF_TOKEN holds a character that no token has; copy it again"),
+        (errors.FileMetadataError, "what answered is not a Hub: check HF_ENDPOINT, the proxy, and whether this network wants a login"),
+    ):
+        if isinstance(error, kind):
+            return text
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, errors.HfHubHTTPError):
+        status, headers = error.response.status_code, error.response.headers
+        advice = {
+            401: "HF_TOKEN, or the token of `hf auth login`, is not valid; public models need none",
+            403: "the token in HF_TOKEN lacks the permission, or a proxy forbids it",
+            429: f"too many requests; wait {headers.get('Retry-After', '300')} s and run again. HF_TOKEN, if set, raises the limit",
+        }.get(status, "wait and run again" if status >= 500 else "")
+        said = f"{status} {headers.get('X-Error-Message') or error.response.reason_phrase}"
+        return f"{_host(error.response)} answered {said}" + (f": {advice}" if advice else "")
+    if isinstance(error, httpx2.TransportError):
+        return f"no connection to {_host(error)}, or it broke ({said}): check network, HF_ENDPOINT and proxy, run again. {NO_NETWORK}"
+    if isinstance(error, RuntimeError):  # hf_xet's
+        return f"{said}; HF_HUB_DISABLE_XET=1 downloads without the Xet storage, which not every network and mirror lets through"
+    if isinstance(error, OSError):
+        return f"{said}; see that there is room in {constants.HF_HUB_CACHE}, or set HF_HOME to another folder, and run again"
+    return f"{type(error).__name__}: {said}"
+
+
+def _host(asked: httpx2.TransportError | httpx2.Response) -> str:
+    """Name of the machine that was asked: the Hub, its CDN or a mirror. Of the URL no more, since it may hold a signature."""
+    try:
+        return asked.request.url.netloc.decode()
+    except RuntimeError:  # the request was never made
+        return "the Hub"

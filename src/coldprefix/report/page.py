@@ -1,0 +1,187 @@
+"""The report: one HTML file that works offline, with the claims as its index and every number traceable to its rows.
+
+Everything that came from outside (names, messages, the engines' own words) is escaped by the template; the page loads
+nothing, and its Content-Security-Policy forbids that it could.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+
+from coldprefix.analysis import walltime as costs
+from coldprefix.analysis.caveats import caveats_of
+from coldprefix.study.config import Cell
+from coldprefix.errors import ColdprefixError
+from coldprefix.figures.style import backend_title
+
+ROWS_SHOWN = 300  # of a figure; the download has all
+# Which figure shows what a claim is about.
+FIGURE_OF = {
+    "C2": "fig6_confound",
+    "C3": "fig5_batch_size",
+    "C4": "fig6_confound",
+    "C5": "fig3_architectures",
+    "C6": "fig4_cascade",
+    "C9": "fig4_cascade",
+    "C10": "fig2_scaling",
+}
+METRICS = {"ttft_ms": "TTFT (ms)", "warmup_ms": "warm-up (ms)", "rewarm_ms": "re-warm (ms)", "throughput_tok_s": "tokens/s"}
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number for reading; a dash for what is not known."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return text.replace("-", "−") if isinstance(value, (int, float)) else text
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """ "12.3 [11.9, 12.8]"."""
+    return number(value) + (f" [{number(low)}, {number(high)}]" if low is not None and high is not None else "")
+
+
+def build(
+    trials: pl.DataFrame,
+    summary: pl.DataFrame,
+    claims: pl.DataFrame | None,
+    provenance: Sequence[Mapping[str, Any]],
+    figures: Sequence[Path],
+    calibration: str | None = None,
+    peers: str | None = None,
+) -> str:
+    """The page.
+
+    Args:
+        trials: tables.TRIALS, summary: tables.SUMMARY, claims: claims.CLAIMS or None where they were not checked.
+        provenance: the record of each cell.
+        figures: PNG files; the rows (.csv) and the caption (.txt) lie beside each.
+        calibration: the table of `calibration.sample.table`, with the targets that were missed.
+        peers: the table of `peers.table`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.jinja")
+    script = (Path(__file__).parent / "report.js").read_text()
+    counted = trials.filter(~pl.col("burn_in"))
+    rejected = counted.filter(pl.col("rejection").is_not_null())
+    hosts = sorted(
+        {f"{r['host']['cpu']}, {r['job']['threads']} threads" + "".join(f", {g['name']}" for g in r["host"]["gpus"]) for r in provenance}
+    )
+    models = sorted(
+        {r["job"]["model"]["name"] + (" (random weights)" if r["job"]["model"]["source"] == "standin" else "") for r in provenance}
+    )
+    return template.render(
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        hosts=hosts,
+        models=models,
+        cells=len(provenance),
+        trials=counted.height,
+        n_rejected=rejected.height,
+        minutes=sum(r["wall_s"] for r in provenance) / 60,
+        claims=_claims(claims, {path.stem for path in figures}),
+        figures=[_figure(path) for path in figures],
+        settings=_settings(provenance),
+        table=_cells(summary, provenance),
+        metrics=METRICS,
+        rejections=_rejections(rejected),
+        provenance=[{"cell": _path(r["job"]), "text": json.dumps(r, indent=1, sort_keys=True)} for r in provenance],
+        costs=costs.breakdown(provenance),
+        cost_parts=costs.PARTS,
+        between=costs.between(provenance),
+        caveats=caveats_of(trials, provenance).rows(named=True),
+        calibration=calibration,
+        peers=peers,
+    )
+
+
+def _path(keys: Mapping[str, Any]) -> str:
+    return Cell(keys["phase"], keys["variant"], keys["configuration"], keys["state"]).path
+
+
+def _claims(claims: pl.DataFrame | None, drawn: set[str]) -> list[dict[str, Any]] | None:
+    if claims is None:
+        return None
+    rows = []
+    for row in claims.iter_rows(named=True):
+        figure = FIGURE_OF.get(row["id"].rstrip("abcdefgh"))
+        effect = with_interval(row["effect"], row["effect_low"], row["effect_high"])
+        more = {"figure": figure if figure in drawn else None, "threshold_text": f"{number(row['threshold'])} {row['unit'] or ''}".strip()}
+        more["effect_text"] = f"{effect} {row['unit']}" if row["effect"] is not None else "–"
+        rows.append(row | more)
+    return rows
+
+
+def _figure(path: Path) -> dict[str, Any]:
+    file = path.with_suffix(".csv")
+    try:
+        data = file.read_bytes()
+        rows = pl.read_csv(data, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ColdprefixError(f"cannot read {file}: {error}. Delete it and run snakemake again to make it anew.") from None
+    caption = path.with_suffix(".txt")
+    return {
+        "name": path.stem,
+        "image": base64.b64encode(path.read_bytes()).decode(),
+        "csv": base64.b64encode(data).decode(),
+        "caption": caption.read_text().strip() if caption.exists() else "",
+        "columns": rows.columns,
+        "rows": [[number(value, 6) for value in row] for row in rows.head(ROWS_SHOWN).iter_rows()],
+        "n": rows.height,
+    }
+
+
+def _settings(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was in force in the main experiment, or the first cell, of each backend; a row per setting."""
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for record in sorted(provenance, key=lambda r: r["job"]["variant"] != "main"):
+        chosen.setdefault(record["job"]["phase"], record["in_force"])
+    phases = sorted(chosen)
+    keys = [key for key in dict.fromkeys(key for phase in phases for key in chosen[phase]) if key not in ("command", "libraries")]
+    return {
+        "phases": [backend_title(phase) for phase in phases],
+        "rows": [(key, [number(chosen[phase].get(key)) for phase in phases]) for key in keys],
+        "libraries": [(backend_title(p), sorted((chosen[p].get("libraries") or {}).items())) for p in phases if chosen[p].get("libraries")],
+    }
+
+
+def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row per cell: medians with their intervals, valid and rejected trials."""
+    known = {_path(r["job"]) for r in provenance}
+    rows: dict[str, dict[str, Any]] = {}
+    for row in summary.filter(pl.col("state").is_not_null()).iter_rows(named=True):
+        cell = _path(row)
+        found = rows.setdefault(cell, {"cell": cell, "known": cell in known, "metrics": {}})
+        if row["metric"] == "ttft_ms":
+            found |= {
+                "n": row["n"],
+                "rejected": row["n_rejected"],
+                "cached": number(row["cached_tokens"]),
+                "computed": number(row["evaluated_tokens"]),
+            }
+        found["metrics"][row["metric"]] = with_interval(row["median"], row["ci_low"], row["ci_high"])
+    return list(rows.values())
+
+
+def _rejections(rejected: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rejected trials by cell and reason, with the trials' numbers."""
+    keys = ["phase", "variant", "configuration", "state", "rejection"]
+    groups = rejected.group_by(keys, maintain_order=True).agg(pl.col("trial"))
+    return [
+        {"cell": _path(row), "reason": row["rejection"], "trials": ", ".join(map(str, row["trial"]))}
+        for row in groups.iter_rows(named=True)
+    ]

@@ -1,0 +1,1 @@
+"""WHAT is measured: the configuration, its checks, and the plan that follows from it."""

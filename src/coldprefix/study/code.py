@@ -1,0 +1,67 @@
+"""What of the code a result depends on: whole folders, by their syntax trees.
+
+A comment, a docstring or a reformatting measures nothing; a changed statement in a folder that a program imports from does.
+tests/study/test_code.py walks what each program really imports and asserts that all of it is covered.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from coldprefix.files import sha256_of
+
+SOURCE = Path(__file__).resolve().parents[1]
+GROUND = ("*.py", "process", "data")
+ENGINES = ("setup", "engines/*.py", "engines/*.jinja", "measure/*.py", "measure/edits/__init__.py")
+SUMMARIES = (*GROUND, "analysis", "measure/stopping.py", "measure/__init__.py")
+
+# program of workflow/scripts: what it may import, as folders and files of src/coldprefix
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "measure": (*GROUND, *ENGINES, "engines/{engine}", "measure/edits/{state}.py"),
+    "aggregate": (*SUMMARIES,),
+    "check_claims": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "claims"),
+    "plot": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "figures", "instrument"),
+    "build_report": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "figures", "report"),
+    "compare_runs": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "figures"),
+    "calibrate": (*SUMMARIES, *ENGINES, "engines/llamacpp", "engines/vllm", "instrument"),
+    "time_peers": (*SUMMARIES, *ENGINES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
+    "compare_peers": (*SUMMARIES, *ENGINES, "engines/llamacpp", "instrument"),
+}
+
+
+def covered(program: str, **names: str) -> list[Path]:
+    """The files that the digest of a program covers; ``names`` fills in engine and state."""
+    found: set[Path] = set()
+    for pattern in PROGRAMS[program]:
+        path = SOURCE / pattern.format(**names)
+        files = path.rglob("*") if path.is_dir() else path.parent.glob(path.name)
+        found |= {file for file in files if file.is_file() and "__pycache__" not in file.parts}
+    return sorted(found)
+
+
+@cache
+def digest(program: str, **names: str) -> str:
+    """32 hex digits over what the program's code says."""
+    files = covered(program, **names)
+    parts = [part for file in files for part in (file.relative_to(SOURCE).as_posix(), _meaning(file))]
+    return sha256_of("\0".join(parts).encode())[:32]
+
+
+@cache
+def _meaning(file: Path) -> str:
+    """A module without what does nothing: comments, layout, docstrings, the package's version. Other files as they are."""
+    if file.suffix != ".py":
+        return sha256_of(file.read_bytes())
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [statement for statement in node.body if not _says_nothing(statement)] or [ast.Pass()]
+    return sha256_of(ast.dump(tree).encode())
+
+
+def _says_nothing(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Assign):
+        return [target.id for target in statement.targets if isinstance(target, ast.Name)] == ["__version__"]
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)

@@ -1,0 +1,156 @@
+"""The plan: what the configuration asks for on this machine, as a job for each cell.
+
+The rules of the workflow know a cell by its digest; its program reads its job from the plan, which is one file. Aggregation compares
+each cell's record with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from coldprefix.errors import ColdprefixError
+from coldprefix.files import write_json
+from coldprefix.job import Cell, Job, ModelUse
+from coldprefix.models.contract import ModelEntry
+from coldprefix.setup.environments import environment_key
+from coldprefix.study import registry
+from coldprefix.study.code import digest
+from coldprefix.study.config import Config
+
+# Of a job that only reads the settings of a phase. Always the same, so that changing those of the cells does not start the engines again.
+PREFLIGHT = {"trials": 1, "burn_in": 0, "replicates": 1, "settle_ms": 0, "stream_tokens": 2, "seed": 0, "content": "fresh"}
+PREFLIGHT |= {"reset": "never", "max_rejected": 0.0, "request_form": "tokens"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a configuration.
+
+    Attributes:
+        jobs: by cell, in the order of the configuration.
+        preflights: by phase: the same engine, model and top-level settings.
+    """
+
+    config: Config
+    jobs: dict[str, Job]
+    preflights: dict[str, Job]
+
+    @property
+    def phases(self) -> list[str]:
+        return list(self.preflights)
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], list[str]]:
+        found: dict[tuple[str, str], list[str]] = {}
+        for cell, job in self.jobs.items():
+            found.setdefault((job.sweep, job.phase), []).append(cell)
+        return found
+
+    def cells(self, *experiments: str, phases: Sequence[str] | None = None) -> list[str]:
+        """The cells of these experiments (main, or a sweep's name; all if none is named), in the order of the plan."""
+        wanted = phases if phases is not None else self.phases
+        keys = [key for key in self._cells if key[1] in wanted and (not experiments or key[0] in experiments)]
+        return [cell for key in keys for cell in self._cells[key]]
+
+    def job(self, cell: str) -> Job:
+        """Raises ColdprefixError if the configuration has no such cell."""
+        if cell not in self.jobs:
+            raise ColdprefixError(f"config.yaml has no cell {cell}")
+        return self.jobs[cell]
+
+    def write(self, path: Path) -> None:
+        """Write what the programs read: {"cells", "preflight"}: jobs by name; "models": entries by name; "experiments": cells by name;
+        "figures": how they look."""
+        content: dict[str, Any] = {
+            "cells": {cell: job.model_dump(mode="json") for cell, job in self.jobs.items()},
+            "preflight": {phase: job.model_dump(mode="json") for phase, job in self.preflights.items()},
+            "models": {name: entry.model_dump(mode="json") for name, entry in self.config.models.items()},
+            "experiments": {name: self.cells(name) for name in self.config.experiments},
+            "figures": self.config.figures.model_dump(mode="json"),
+        }
+        write_json(path, content)
+
+
+def plan_of(config: Config) -> Plan:
+    """The plan of a configuration on this machine."""
+    jobs = {cell.path: job_of(config, cell) for cell in config.all_cells()}
+    first: dict[str, Job] = {}
+    for job in jobs.values():
+        first.setdefault(job.phase, job)
+    return Plan(config, jobs, {phase: _preflight(config, job) for phase, job in first.items()})
+
+
+def job_of(config: Config, cell: Cell) -> Job:
+    """The job that measures one cell under this configuration on this machine."""
+    backend = registry.phases()[cell.phase]
+    accelerator = resolve_accelerator(config.accelerator)
+    return Job.model_validate(
+        {
+            "phase": cell.phase,
+            "sweep": cell.sweep,
+            "variant": cell.variant,
+            "configuration": cell.configuration,
+            "state": cell.state,
+            "engine": backend.engine,
+            "interface": backend.interface,
+            "lengths": config.lengths_of(cell.configuration).model_dump(),
+            "model": _model_use(config.model_of(cell.phase), config.models[config.model_of(cell.phase)]),
+            "accelerator": accelerator,
+            "threads": resolve_threads(config.threads),
+            "protocol": config.protocol_of(cell),
+            "settings": config.settings_of(cell).model_dump(mode="json"),
+            **_engine_use(backend.engine, accelerator),
+            "code": digest("measure", engine=backend.engine, state=cell.state),
+        }
+    )
+
+
+@cache
+def _model_use(name: str, entry: ModelEntry) -> ModelUse:
+    kept = {"source", "positions", "vocabulary"}
+    return ModelUse(name=name, random_weights=entry.random_weights, identity=entry.identity, **entry.model_dump(include=kept))
+
+
+@cache
+def _engine_use(name: str, accelerator: str) -> dict[str, str]:
+    engine = registry.engine(name)
+    environment = engine.environment(accelerator)
+    keys = {"environment_key": environment_key(environment), "engine_key": engine.built_from(accelerator)}
+    return {"environment": environment, **keys}
+
+
+def _preflight(config: Config, job: Job) -> Job:
+    """A job for reading the settings of a phase: the top-level ones of config.yaml."""
+    changes: dict[str, Any] = {
+        "sweep": "main",
+        "variant": "main",
+        "configuration": "A128_B128",
+        "state": registry.EDITS[0],
+        "lengths": {"A": 128, "B": 128, "Q": 8},
+        "settings": getattr(config, job.engine).model_dump(mode="json"),
+        "protocol": job.protocol.model_dump() | PREFLIGHT,
+        "code": digest("measure", engine=job.engine, state=registry.EDITS[0]),
+    }
+    return Job.model_validate(job.model_dump() | changes)
+
+
+def resolve_accelerator(wanted: str) -> Literal["cpu", "cuda"]:
+    """What `accelerator: auto` means on this machine."""
+    if wanted == "auto":
+        return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+    return "cuda" if wanted == "cuda" else "cpu"
+
+
+def resolve_threads(wanted: int | str) -> int:
+    """What `threads: auto` means on this machine: the physical cores that this process may use."""
+    import psutil
+
+    if isinstance(wanted, int):
+        return wanted
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))

@@ -1,0 +1,91 @@
+"""What a configuration can name: a line for each. docs/extending.md shows what to write beside the line.
+
+A cell's program imports none of this, so that adding a line measures nothing again.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple
+
+from coldprefix.engines import contract
+from coldprefix.measure import edits
+from coldprefix.models.contract import ModelEntry
+
+# Folders of engines/, each with an ENGINE in engine.py.
+ENGINES = (
+    "vllm",
+    "llamacpp",
+)
+# Files of measure/edits/, each with an EDIT: the cache states. The first is what the others are compared with.
+EDITS = (
+    "hit",
+    "miss",
+)
+# Files of models/, and the class in each that is the type of its entries.
+SOURCES = {
+    "standin": "StandinModel",
+    "hub": "HubModel",
+}
+# Files of figures/, and the experiments that each shows; phase_panels is drawn for each phase.
+FIGURES = {
+    "fig1_invalidation": ("main",),
+    "fig2_scaling": ("scaling",),
+    "fig3_architectures": ("main", "confound"),
+    "fig4_cascade": ("main", "host_tier"),
+    "fig5_batch_size": ("batch_size",),
+    "fig6_confound": ("confound",),
+    "phase_panels": ("main",),
+}
+# Files of claims/checks/, each with a CHECK: the tests that claims.yaml can name.
+CHECKS = (
+    "ratio",
+    "miss_over_hit",
+    "reuse",
+    "linear_in_computed_tokens",
+    "explains_gap",
+    "converter_accepts",
+    "overhead_hides_cost",
+    "binaries_explain_gap",
+    "absorbs_invalidation",
+    "no_partial_reuse",
+    "kv_bytes_per_token",
+    "slots_evict_prefix",
+)
+
+
+class Backend(NamedTuple):
+    """An engine by one of its interfaces."""
+
+    engine: str
+    interface: str
+
+
+def engine(name: str) -> contract.Engine:
+    """The engine of this name."""
+    return contract.load(name)
+
+
+def edit(name: str) -> edits.Edit:
+    """The edit of this name."""
+    return edits.load(name)
+
+
+def source(name: str) -> type[ModelEntry]:
+    """The type of the entries of a model source."""
+    found: type[ModelEntry] = getattr(import_module(f"coldprefix.models.{name}"), SOURCES[name])
+    return found
+
+
+@cache
+def phases() -> dict[str, Backend]:
+    """phase: backend, in the order of the study."""
+    found = {own.phase: Backend(name, interface) for name in ENGINES for interface, own in engine(name).interfaces.items()}
+    return dict(sorted(found.items()))
+
+
+def interface_of(phase: str) -> contract.Interface:
+    """How a backend is drawn, and its phase."""
+    backend = phases()[phase]
+    return engine(backend.engine).interfaces[backend.interface]

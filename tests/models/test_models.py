@@ -1,0 +1,194 @@
+"""Stand-in models and their conversion: the same bytes everywhere, and a GGUF that holds what the model holds."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fault_table
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from coldprefix.models.prepare import hub, prepare as models, standin
+from coldprefix.study.config import Config, StandinModel
+from coldprefix.errors import ColdprefixError
+from coldprefix.models.gguf import check_gguf
+
+pytestmark = pytest.mark.engine  # the tokenizer comes from llama.cpp's source, the converter needs torch
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/ with gpt2-tiny and its GGUF."""
+    folder = tmp_path_factory.mktemp("models")
+    models.ensure_gguf("gpt2-tiny", _tiny(), folder)
+    return folder
+
+
+def _tiny() -> StandinModel:
+    from conftest import ROOT
+
+    from coldprefix.study.config import load
+
+    model = load(ROOT / "config.yaml").models["gpt2-tiny"]
+    assert isinstance(model, StandinModel)
+    return model
+
+
+def test_a_standin_has_the_same_bytes_on_every_machine(made: Path) -> None:
+    assert hub.sha256_of_file(made / "gpt2-tiny" / "model.safetensors") == _tiny().sha256
+
+
+@pytest.mark.parametrize(("name", "parameters", "tensors"), [("gpt2-standin", 124_439_808, 148), ("opt-125m-standin", 125_239_296, 196)])
+def test_the_standins_have_the_shape_of_the_originals(config: Config, name: str, parameters: int, tensors: int) -> None:
+    model = config.models[name]
+    assert isinstance(model, StandinModel)
+    shapes = list(standin.SHAPES[model.architecture](model.layers, model.width, model.positions, model.vocabulary))
+    assert sum(int(np.prod(shape)) for _, shape, _ in shapes) == parameters
+    assert len(shapes) == tensors
+
+
+def test_weights_are_spread_as_in_an_untrained_model(made: Path) -> None:
+    tensors = load_file(made / "gpt2-tiny" / "model.safetensors")
+    assert tensors["wte.weight"].std() == pytest.approx(0.02, rel=0.01)
+    assert abs(tensors["wte.weight"].mean()) < 1e-4
+    assert (tensors["h.0.ln_1.weight"] == 1).all() and (tensors["h.1.attn.c_attn.bias"] == 0).all()
+
+
+def test_the_tokenizer_is_gpt2_s(made: Path) -> None:
+    vocabulary = json.loads((made / "gpt2-tiny" / "vocab.json").read_text())
+    assert [vocabulary[token] for token in ("hello", "Ġworld", "Ġfoo", "<|endoftext|>")] == [31373, 995, 22944, 50256]
+
+
+def test_other_bytes_than_expected_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ColdprefixError, match=r"(?s)has the sha256 [0-9a-f]{64}, config\.yaml says 0{64}.*models\.x\.sha256"):
+        models.ensure_model("x", _tiny().model_copy(update={"sha256": "0" * 64}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_model_is_not_made_again_and_a_damaged_one_is(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(made, tmp_path / "models")
+    record = models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
+    calls: list[str] = []
+    real = standin.generate
+
+    def counted(*arguments: Any, **options: Any) -> None:
+        calls.append("generate")
+        real(*arguments, **options)
+
+    monkeypatch.setattr(standin, "generate", counted)
+    assert models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models") == record
+    assert calls == []
+    (tmp_path / "models" / "gpt2-tiny" / "model.safetensors").write_bytes(b"cut off")
+    again = models.ensure_model("gpt2-tiny", _tiny(), tmp_path / "models")
+    assert calls == ["generate"] and again["files"]["model.safetensors"]["sha256"] == _tiny().sha256
+
+
+def test_the_gguf_is_read_back(made: Path) -> None:
+    found = check_gguf(made / "gpt2-tiny-F16.gguf", made / "gpt2-tiny")
+    assert found == {"architecture": "gpt2", "tensors": 28, "file_type": "F16", "context_tokens": 1024}
+
+
+def cut(path: Path, _model: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def extend(path: Path, _model: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0" * 32)
+
+
+def junk(path: Path, _model: Path) -> None:
+    path.write_bytes(b"junk" * 100)
+
+
+def flip_a_value(path: Path, _model: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5000] ^= 0x01  # in the last tensor, the token embeddings
+    path.write_bytes(data)
+
+
+def not_a_number(path: Path, _model: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-2:] = b"\xff\x7f"
+    path.write_bytes(data)
+
+
+def other_layers(_path: Path, model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"n_layer": 3}))
+
+
+def other_shape(_path: Path, model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    tensors["wpe.weight"] = tensors["wpe.weight"][:-1]
+    save_file(tensors, model / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "truncated|not a readable GGUF"),
+        (extend, "truncated or has been added to"),
+        (junk, "not a readable GGUF file"),
+        (flip_a_value, "token_embd.weight does not hold the values of wte.weight"),
+        (not_a_number, "token_embd.weight holds values that are not finite"),
+        (other_layers, "gpt2.block_count is 2, config.json says 3"),
+        (other_shape, r"position_embd.weight has the shape \(1024, 128\)"),
+    ],
+)
+def test_a_gguf_that_is_not_the_model_is_refused(made: Path, tmp_path: Path, damage: Callable[[Path, Path], None], message: str) -> None:
+    folder, path = tmp_path / "model", tmp_path / "m.gguf"
+    shutil.copytree(made / "gpt2-tiny", folder)
+    shutil.copy(made / "gpt2-tiny-F16.gguf", path)
+    damage(path, folder)
+    with pytest.raises(ColdprefixError, match=message) as caught:
+        check_gguf(path, folder)
+    fault_table.record(
+        "Model files", f"GGUF: {damage.__name__.replace('_', ' ')}", str(caught.value).replace(str(tmp_path), "…"), "nothing"
+    )
+
+
+def test_weights_in_several_files_are_compared_too(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(made / "gpt2-tiny", folder)
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    (folder / "model.safetensors").unlink()
+    for number, part in enumerate((names[:9], names[9:])):
+        save_file({f"transformer.{name}": tensors[name] for name in part}, folder / f"model-{number}-of-2.safetensors")
+    assert check_gguf(made / "gpt2-tiny-F16.gguf", folder)["tensors"] == 28
+    (folder / "model-0-of-2.safetensors").unlink()
+    with pytest.raises(ColdprefixError, match=r"the safetensors in .* hold no h\.0\."):
+        check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+    (folder / "model-1-of-2.safetensors").write_bytes(b"junk")
+    with pytest.raises(ColdprefixError, match=r"the weights in .* cannot be read"):
+        check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+
+
+def test_the_converter_sees_no_token_and_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets code of a repository run for some architectures."""
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    seen = tmp_path / "seen"
+    program = f"import os, sys; open({str(seen)!r}, 'w').write(repr((dict(os.environ), sys.stdin.read()))); sys.exit(3)"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -c "$(cat {tmp_path}/program)"\n')
+    (tmp_path / "program").write_text(program)
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "bin").symlink_to(tmp_path)
+    monkeypatch.setattr("coldprefix.environments.ensure_environment", lambda _name: tmp_path)
+    with pytest.raises(ColdprefixError, match="cannot convert"):
+        models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
+    environment, typed = ast.literal_eval(seen.read_text())
+    assert "secret" not in environment.values() and environment["HF_HUB_OFFLINE"] == "1" and typed == ""
+
+
+def test_a_model_the_converter_refuses_is_one_clear_error(tmp_path: Path) -> None:
+    opt: dict[str, Any] = {"architecture": "OPTForCausalLM", "vocabulary": 50272, "sha256": None}
+    with pytest.raises(ColdprefixError, match=r"(?s)converter cannot convert opt.*Model OPTForCausalLM is not supported"):
+        models.ensure_gguf("opt", _tiny().model_copy(update=opt), tmp_path)
+    assert not list(tmp_path.glob("*.gguf*"))

@@ -1,0 +1,133 @@
+"""The report as a reader uses it: opened in a browser from a file, clicked through, at two widths."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from browser import Browser
+from conftest import Values, with_values
+from null_engine import NullSession
+
+from coldprefix.analysis import aggregate
+from coldprefix.claims.claims import claims
+from coldprefix.measure import protocol
+from coldprefix.report.page import page as report
+from coldprefix.data import tables
+from coldprefix.study.config import parse
+from coldprefix.figures import fig1_invalidation, style
+from coldprefix.study.plan import job_of
+
+EVIL = "<script>document.title='pwned'</script>&\"'<img src=x onerror=\"document.title='pwned'\">"
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def page(values: Values, tmp_path: Path) -> Path:
+    """A report over measured null engines, into which words from outside were put wherever they can come in."""
+    config = parse(
+        with_values(
+            values, {"settle_ms": 0, "trials": 3, "burn_in": 1, "phases": ["phase2", "phase3b"], "experiments": ["main", "confound"]}
+        )
+    )
+    rows: list[protocol.Row] = []
+    provenance: list[dict[str, Any]] = []
+    for cell in config.all_cells():
+        job = job_of(config, cell)
+        rows += protocol.run_replicate(NullSession("slot" if job.engine == "llamacpp" else "pool", 128), job, 0, 0, lambda _: None)
+        record = {"host": {"cpu": f"CPU {EVIL}", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": {"slots": 1, "version": EVIL}}
+        provenance.append(
+            record
+            | {
+                "wall_s": 60.0,
+                "job_s": 61.0,
+                "engine_busy_s": 48.0,
+                "engine_start_s": [3.0],
+                "settle_s": 1.0,
+                "finished_at": "2026-01-01T00:00:00+00:00",
+            }
+        )
+    frame = protocol.as_frame(rows).with_columns(
+        rejection=pl.when((pl.col("trial") == 2) & (pl.col("sweep") == "main")).then(pl.lit(EVIL)).otherwise("rejection")
+    )
+    trials = aggregate.trials_of(frame.lazy()).collect().cast(tables.schema(tables.TRIALS))
+    summary = aggregate.summary_of(trials)
+    figure = tmp_path / "fig1_invalidation.png"
+    drawing = fig1_invalidation.draw(style.Measured(trials, summary, provenance), config.figures)
+    style.save(drawing, [figure, figure.with_suffix(".csv"), figure.with_suffix(".txt")], config.figures)
+    empty = dict.fromkeys(claims.CLAIMS)
+    checked = pl.DataFrame(
+        [
+            empty | {"id": "C5", "statement": EVIL, "original_status": "stated", "verdict": "refuted", "effect": 345.9, "effect_low": 340.0,
+                     "effect_high": 350.0, "unit": "%", "threshold": 10.0, "threshold_reason": "drift", "finding": "It pays.", "rows": ["phase2/A512_B256/miss"], "n": 3},
+            empty | {"id": "C1", "statement": "s", "original_status": "withdrawn", "verdict": "not decided", "threshold": 0.0, "threshold_reason": "r",
+                     "finding": "nothing measured", "rows": [], "n": 0},
+        ],
+        schema=tables.schema(claims.CLAIMS),
+    )  # fmt: skip
+    path = tmp_path / "report.html"
+    path.write_text(report.build(trials, summary, checked, provenance, [figure], "null engine\n<python> 0.02 ms"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    if os.environ.get("COLDPREFIX_NO_BROWSER"):
+        pytest.skip("COLDPREFIX_NO_BROWSER is set")
+    opened = Browser()
+    yield opened
+    opened.close()
+
+
+def test_a_reader_clicks_through_the_report(page: Path, browser: Browser) -> None:
+    browser.open(page, 1400)
+    assert browser.run("document.title") == "coldprefix report", "markup from outside did not run"
+    assert browser.run("document.querySelectorAll('main img[src=\"x\"], main script').length") == 0
+    # A figure is drawn, and its rows open.
+    assert browser.run("document.querySelector('#fig1_invalidation img').naturalWidth") > 1000
+    assert browser.run("document.querySelector('#fig1_invalidation details').open") is False
+    browser.run("document.querySelector('#fig1_invalidation summary').click()")
+    assert browser.run("document.querySelector('#fig1_invalidation tbody tr').getBoundingClientRect().height") > 0
+    # The filter leaves what was asked for.
+    browser.run("{const f = document.getElementById('filter'); f.value = 'phase3b hit'; f.dispatchEvent(new Event('input'));}")
+    assert browser.run("document.getElementById('shown').textContent") == "3 of 14 cells" or browser.run(
+        "document.getElementById('shown').textContent"
+    ).startswith("3 of ")
+    left = browser.run("[...document.querySelectorAll('#cell-table tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].textContent)")
+    assert len(left) == 3 and all("phase3b" in cell and cell.endswith("hit") for cell in left)
+    # A cell leads to its provenance, which opens.
+    browser.run("document.querySelector('#cell-table tbody tr:not([hidden]) a').click()")
+    browser.run("new Promise(done => setTimeout(done, 200))")
+    assert browser.run("document.querySelector('details[id^=\"cell-phase3b\"][open] pre').textContent.includes('in_force')") is True
+    assert browser.errors == [] and browser.requests == [page.as_uri()], "the page loads nothing but itself"
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_nothing_sticks_out_at_the_sides(page: Path, browser: Browser, width: int) -> None:
+    browser.open(page, width)
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run("document.querySelector('main').getBoundingClientRect().width") <= width
+
+
+def test_the_page_says_what_was_rejected_and_what_was_not_decided(page: Path) -> None:
+    text = page.read_text()
+    assert "not decided" in text and "refuted" in text and "345.9 [340, 350] %" in text
+    assert "&lt;script&gt;document.title" in text and EVIL not in text
+    assert re.search(r'<td class="cell">phase2/A512_B256/hit</td><td>2</td>', text), "the rejected trial by its cell"
+    assert 'src="http' not in text and 'href="http' not in text
+
+
+def test_a_report_without_claims_says_so(page: Path, values: Values) -> None:
+    trials = pl.DataFrame(schema=tables.schema(tables.TRIALS))
+    text = report.build(trials, pl.DataFrame(schema=tables.schema(tables.SUMMARY)), None, [], [])
+    assert "The claims were not checked" in text and "None." in text and "The harness was not calibrated" in text
+
+
+def test_the_calibration_is_shown(page: Path) -> None:
+    assert "null engine\n&lt;python&gt; 0.02 ms" in page.read_text()
