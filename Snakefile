@@ -16,6 +16,8 @@ include: "workflow/rules/claims.smk"
 
 
 rule all:
+    message:
+        "everything is up to date"
     default_target: True
     input:
         # Raw data by name, so that a cell that was deleted is measured again although the figures still stand.

@@ -23,9 +23,9 @@ import numpy as np
 import polars as pl
 
 from coldprefix.analysis import statistics
-from coldprefix.data import tables
 from coldprefix.analysis.caveats import caveats_of
 from coldprefix.analysis.statistics import Values, degradation_pct
+from coldprefix.data import tables
 
 Generator = np.random.Generator
 # What TTFT has been seen to do, in % of it: noise of a trial, differences between engine starts, a slow drift.

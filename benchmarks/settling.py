@@ -22,17 +22,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np
-
-from coldprefix.measure import protocol
-from coldprefix.engines.clock import long_lived
-from coldprefix.study.config import load, parse
 from coldprefix.engines.open import open_session
-from coldprefix.engines.contract import Session
-from coldprefix.process.locks import exclusive
-from coldprefix.study.plan import Job, job_of
-from coldprefix.measure.prompts import draw_trial
+
 from coldprefix.analysis.statistics import RESAMPLES, SEED
+from coldprefix.engines.clock import long_lived
+from coldprefix.engines.contract import Session
+from coldprefix.measure import protocol
+from coldprefix.measure.prompts import draw_trial
 from coldprefix.measure.stopping import median_interval
+from coldprefix.process.locks import exclusive
+from coldprefix.study.config import load, parse
+from coldprefix.study.plan import Job, job_of
 
 SETTLE_MS = (0, 5, 20, 100, 500)
 ORIGINAL_TRIALS, ORIGINAL_MS = 20, 500

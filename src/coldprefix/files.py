@@ -35,7 +35,9 @@ def left_behind(path: Path) -> list[Path]:
     """What killed processes of this machine have left where they made ``path``."""
     mine = f".{path.name}.{socket.gethostname()}."
     found = [p for p in path.parent.glob(f".{path.name}.*.part") if p.name.startswith(mine)]
-    return [p for p in found if (number := p.name.removeprefix(mine).removesuffix(".part")).isdecimal() and not Path(f"/proc/{number}").exists()]
+    return [
+        p for p in found if (number := p.name.removeprefix(mine).removesuffix(".part")).isdecimal() and not Path(f"/proc/{number}").exists()
+    ]
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
+from coldprefix.analysis.agreement import MUST_AGREE, disagreements
 from coldprefix.engines.llamacpp.log import settings_from_log
 from coldprefix.errors import ColdprefixError
-from coldprefix.analysis.agreement import MUST_AGREE, disagreements
 
 
 def record(phase: str, interface: str, **changes: Any) -> dict[str, Any]:

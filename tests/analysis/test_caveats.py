@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from coldprefix.analysis import caveats, walltime as costs
-from coldprefix.instrument import peers
+from coldprefix.analysis import caveats
+from coldprefix.analysis import walltime as costs
 from coldprefix.data import tables
+from coldprefix.instrument import peers
 
 
 def cell(**columns: Any) -> pl.DataFrame:

@@ -17,12 +17,12 @@ from conftest import ROOT, Values, with_values
 from null_engine import NullSession
 
 from coldprefix.analysis import compare
-from coldprefix.measure import protocol
 from coldprefix.data import tables
-from coldprefix.study.config import parse
-from coldprefix.errors import ColdprefixError
-from coldprefix.study.plan import job_of
 from coldprefix.data.raw import write_cell
+from coldprefix.errors import ColdprefixError
+from coldprefix.measure import protocol
+from coldprefix.study.config import parse
+from coldprefix.study.plan import job_of
 
 MakeRun = Callable[..., Path]
 

@@ -18,9 +18,9 @@ from conftest import ROOT
 
 from coldprefix.claims.claims import claims
 from coldprefix.data import tables
-from coldprefix.study.config import PHASES
-from coldprefix.errors import ColdprefixError
 from coldprefix.data.raw import sealed
+from coldprefix.errors import ColdprefixError
+from coldprefix.study.config import PHASES
 
 Rows = list[dict[str, Any]]
 Q = 24

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from null_engine import NullSession
 
 from coldprefix.analysis import aggregate
-from coldprefix.measure import protocol
-from coldprefix.data import tables
-from coldprefix.data import raw as raw_files
-from coldprefix.setup.environments import sha256_of
-from coldprefix.errors import ColdprefixError
-from coldprefix.study.plan import Job
 from coldprefix.analysis.statistics import degradation_pct, estimate
+from coldprefix.data import raw as raw_files
+from coldprefix.data import tables
+from coldprefix.errors import ColdprefixError
+from coldprefix.measure import protocol
+from coldprefix.setup.environments import sha256_of
+from coldprefix.study.plan import Job
 
 MakeJob = Callable[..., Job]
 

@@ -36,8 +36,8 @@ import tampering
 from conftest import ROOT
 from tampering import Proxy, request_number
 
-from coldprefix.process import locks as exclusive
 from coldprefix.data import tables
+from coldprefix.process import locks as exclusive
 from coldprefix.study.plan import Job
 
 pytestmark = pytest.mark.engine

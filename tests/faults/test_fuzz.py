@@ -17,19 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_tables import one_trial
 
-from coldprefix.measure import protocol
 from coldprefix.data import tables
-from coldprefix.engines.clock import long_lived
-from coldprefix.study.config import LlamaCpp, parse
-from coldprefix.engines.client import Client, Pieces, _parse_http
-from coldprefix.engines.llamacpp.server import LlamaServer
-from coldprefix.engines.contract import Completion
-from coldprefix.engines.vllm.server import VllmServer
-from coldprefix.setup.environments import sha256_of
-from coldprefix.errors import ColdprefixError
-from coldprefix.models.gguf import check_gguf
 from coldprefix.data.raw import read_cell
+from coldprefix.engines.client import Client, Pieces, _parse_http
+from coldprefix.engines.clock import long_lived
+from coldprefix.engines.contract import Completion
+from coldprefix.engines.llamacpp.server import LlamaServer
+from coldprefix.engines.vllm.server import VllmServer
+from coldprefix.errors import ColdprefixError
+from coldprefix.measure import protocol
 from coldprefix.measure.verify import rejection
+from coldprefix.models.gguf import check_gguf
+from coldprefix.setup.environments import sha256_of
+from coldprefix.study.config import LlamaCpp, parse
 
 CELL = "phase3a/A512_B256/hit"
 MANY = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

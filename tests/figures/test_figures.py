@@ -14,9 +14,7 @@ from null_engine import NullSession
 from pypdf import PdfReader
 
 from coldprefix.analysis import aggregate
-from coldprefix.measure import protocol
 from coldprefix.data import tables
-from coldprefix.study.config import PHASES, Config, parse
 from coldprefix.engines.contract import Completion
 from coldprefix.figures import (
     fig1_invalidation,
@@ -28,6 +26,8 @@ from coldprefix.figures import (
     phase_panels,
     style,
 )
+from coldprefix.measure import protocol
+from coldprefix.study.config import PHASES, Config, parse
 from coldprefix.study.plan import job_of
 
 FIGURES = {

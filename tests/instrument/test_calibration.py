@@ -9,8 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from coldprefix.instrument import null_engines as engines, calibration as sample
 from coldprefix.engines.clock import Stopwatch
+from coldprefix.instrument import calibration as sample
+from coldprefix.instrument import null_engines as engines
 
 DELAY_MS = 20.0
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from coldprefix.models.prepare import hub, prepare as models, standin
-from coldprefix.study.config import Config, StandinModel
 from coldprefix.errors import ColdprefixError
 from coldprefix.models.gguf import check_gguf
+from coldprefix.models.prepare import hub, standin
+from coldprefix.models.prepare import prepare as models
+from coldprefix.study.config import Config, StandinModel
 
 pytestmark = pytest.mark.engine  # the tokenizer comes from llama.cpp's source, the converter needs torch
 

@@ -15,9 +15,10 @@ import psutil
 import pytest
 from test_server import BODY, FAKE, gone
 
-from coldprefix.process import server, lease as shared
 from coldprefix.engines.client import Client
 from coldprefix.errors import ColdprefixError
+from coldprefix.process import lease as shared
+from coldprefix.process import server
 
 STARTED: list[server.Server] = []  # by this process, which is the one to wait for them
 

@@ -16,8 +16,9 @@ import pytest
 from conftest import ROOT
 from test_server import gone
 
-from coldprefix.process import locks as exclusive, parent
 from coldprefix.errors import ColdprefixError
+from coldprefix.process import locks as exclusive
+from coldprefix.process import parent
 
 PATHS = f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}, {str(ROOT / 'tests')!r}]\n"
 

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from coldprefix.process import server
-from coldprefix.engines.clock import born
 from coldprefix.engines.client import Client, count, number
+from coldprefix.engines.clock import born
 from coldprefix.errors import ColdprefixError
+from coldprefix.process import server
 
 FAKE = str(ROOT / "tests" / "fake_server.py")
 

@@ -16,11 +16,11 @@ from null_engine import NullSession
 
 from coldprefix.analysis import aggregate
 from coldprefix.claims.claims import claims
+from coldprefix.data import tables
+from coldprefix.figures import fig1_invalidation, style
 from coldprefix.measure import protocol
 from coldprefix.report.page import page as report
-from coldprefix.data import tables
 from coldprefix.study.config import parse
-from coldprefix.figures import fig1_invalidation, style
 from coldprefix.study.plan import job_of
 
 EVIL = "<script>document.title='pwned'</script>&\"'<img src=x onerror=\"document.title='pwned'\">"

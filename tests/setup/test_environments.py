@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from coldprefix.setup import environments
 from coldprefix.errors import ColdprefixError
+from coldprefix.setup import environments
 
 SET_UP = str(ROOT / "workflow" / "scripts" / "set_up.py")
 

@@ -10,8 +10,8 @@ from conftest import ROOT, Values, with_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldprefix.study.config import Config, load, parse
 from coldprefix.errors import ColdprefixError
+from coldprefix.study.config import Config, load, parse
 
 
 def test_the_repository_s_own_configuration_is_valid_and_has_24_cells_and_sweeps(config: Config) -> None:

@@ -20,8 +20,8 @@ import pytest
 from conftest import ROOT
 from test_workflow import jobs
 
-from coldprefix.setup import environments
 from coldprefix.data import tables
+from coldprefix.setup import environments
 
 pytestmark = pytest.mark.engine
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -4,13 +4,13 @@
 
 rule experiment:
     input:
-        setup=setup_records(),
+        setup=STUDY.setup_records(),
         agreed="results/preflight/agreed.json",
         requests=lambda wildcards: raw(
-            cells_of(wildcards.experiment), "requests.parquet"
+            STUDY.cells(wildcards.experiment), "requests.parquet"
         ),
         provenance=lambda wildcards: raw(
-            cells_of(wildcards.experiment), "provenance.json"
+            STUDY.cells(wildcards.experiment), "provenance.json"
         ),
     output:
         trials="results/experiments/{experiment}/trials.parquet",
@@ -22,20 +22,20 @@ rule experiment:
         all_provenance="results/experiments/{experiment}/provenance.json",
         text="results/experiments/{experiment}/summary.txt",
     params:
-        cells=lambda wildcards: braces(cells_of(wildcards.experiment)),
-        code=code_hash(
-            "aggregate.py", "caveats.py", "costs.py", "statistics.py", "tables.py"
-        ),
+        code=digest("aggregate"),
+    message:
+        "putting the cells of {wildcards.experiment} together"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells} --out results/experiments/{wildcards.experiment:q}"
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --plan {PLAN:q} --experiment {wildcards.experiment:q}"
+        " --out results/experiments/{wildcards.experiment:q}"
 
 
 rule aggregate:
     input:
-        setup=setup_records(),
+        setup=STUDY.setup_records(),
         agreed="results/preflight/agreed.json",
-        requests=raw(JOBS, "requests.parquet"),
-        provenance=raw(JOBS, "provenance.json"),
+        requests=raw(STUDY.jobs, "requests.parquet"),
+        provenance=raw(STUDY.jobs, "provenance.json"),
     output:
         expand(
             "results/{table}.parquet{seal}",
@@ -45,9 +45,8 @@ rule aggregate:
         "results/provenance.json",
         "results/summary.txt",
     params:
-        cells=lambda wildcards: braces(JOBS),
-        code=code_hash(
-            "aggregate.py", "caveats.py", "costs.py", "statistics.py", "tables.py"
-        ),
+        code=digest("aggregate"),
+    message:
+        "putting all cells together"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --raw results/raw --cells {params.cells} --out results --requests"
+        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --plan {PLAN:q} --out results --requests"

@@ -17,15 +17,10 @@ rule calibration:
     resources:
         machine=100,
     params:
-        samples=CONFIG.calibration_samples,
-        code=code_hash(
-            "clock.py",
-            "engines/http.py",
-            "server.py",
-            "calibration/engines.py",
-            "calibration/null_server.py",
-            "calibration/sample.py",
-        ),
+        samples=STUDY.config.calibration_samples,
+        code=digest("calibrate"),
+    message:
+        "measuring the harness against engines whose times are known"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/calibrate.py --out results/calibration --log {log:q} --samples {params.samples}"
 
@@ -36,7 +31,9 @@ rule calibration_figure:
     output:
         expand("figures/calibration.{format}", format=FORMATS),
     params:
-        style=CONFIG.figures.model_dump_json(),
-        code=code_hash("figures/calibration.py", "figures/style.py"),
+        look=STUDY.config.figures.model_dump_json(),
+        code=digest("plot"),
+    message:
+        "drawing the calibration"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py calibration --samples {input.samples:q} --style {params.style:q} --out {output:q}"
+        "{PYTHON:q} {SCRIPTS:q}/plot.py calibration --plan {PLAN:q} --samples {input.samples:q} --out {output:q}"

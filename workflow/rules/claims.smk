@@ -1,4 +1,6 @@
 # What the data say about the study's claims, the report, and two runs side by side.
+from coldprefix.models.convert import converter_key
+
 CLAIMS = str(Path(workflow.basedir) / "claims.yaml")
 
 
@@ -6,8 +8,9 @@ rule converter:
     output:
         "results/setup/converter_refusal.json",
     params:
-        source=environments.llamacpp_source_key(),
-        key=environments.environment_key("convert"),
+        key=converter_key(),
+    message:
+        "asking llama.cpp's converter whether it takes OPT"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/try_converter.py --out {output:q}"
 
@@ -18,7 +21,7 @@ rule claims:
         provenance="results/provenance.json",
         converter=(
             rules.converter.output
-            if "llamacpp" in {j.engine for j in JOBS.values()}
+            if any(job.engine == "llamacpp" for job in STUDY.preflights.values())
             else []
         ),
     output:
@@ -26,8 +29,10 @@ rule claims:
         seal="results/claims.parquet.sha256",
         page="results/claims.md",
     params:
-        claims=environments.sha256_of(Path(CLAIMS).read_bytes()),
-        code=code_hash("claims.py", "statistics.py", "tables.py"),
+        claims=sha256_of_file(Path(CLAIMS)),
+        code=digest("check_claims"),
+    message:
+        "testing the claims"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/check_claims.py --claims {CLAIMS:q} --trials {input.trials:q} --converter results/setup/converter_refusal.json"
         " --out {output.table:q} --markdown {output.page:q} --provenance {input.provenance:q}"
@@ -47,28 +52,23 @@ rule report:
         "results/report.html",
     params:
         figures=[f"figures/{name}.png" for name in [*FIGURES, "calibration"]],
-        code=code_hash(
-            "report.py",
-            "report.html.jinja",
-            "report.js",
-            "caveats.py",
-            "costs.py",
-            "tables.py",
-        ),
+        code=digest("build_report"),
+    message:
+        "writing the report"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
         " --calibration {input.calibration:q} --peers {input.peers:q} --out {output:q} --provenance {input.provenance:q}"
 
 
-if CONFIG.compare is not None:
+if STUDY.config.compare is not None:
 
     rule compare:
         input:
             [
                 str(file)
-                for folder in (CONFIG.compare.one, CONFIG.compare.other)
-                for file in raw_files.rows_below(Path(folder))
+                for folder in (STUDY.config.compare.one, STUDY.config.compare.other)
+                for file in sorted(Path(folder).rglob("requests.parquet"))
             ],
         output:
             expand(
@@ -76,11 +76,11 @@ if CONFIG.compare is not None:
                 format=["parquet", "parquet.sha256", "csv", "txt", "pdf", "png"],
             ),
         params:
-            compare=CONFIG.compare,
-            names=CONFIG.compare.names,
-            vary=CONFIG.compare.vary,
-            style=CONFIG.figures.model_dump_json(),
-            code=code_hash("compare.py", "figures/comparison.py", "figures/style.py"),
+            compare=STUDY.config.compare,
+            look=STUDY.config.figures.model_dump_json(),
+            code=digest("compare_runs"),
+        message:
+            "setting two runs side by side"
         shell:
             "{PYTHON:q} {SCRIPTS:q}/compare_runs.py --one {params.compare.one:q} --other {params.compare.other:q}"
-            " --names {params.names:q} --vary {params.vary:q} --style {params.style:q} --out results/compare"
+            " --names {params.compare.names:q} --vary {params.compare.vary:q} --plan {PLAN:q} --out results/compare"

@@ -8,63 +8,51 @@ rule environment:
     resources:
         machine=100,
     params:
-        key=lambda wildcards: next(
-            job.environment_key + job.engine_key
-            for job in JOBS.values()
-            if job.environment == wildcards.environment
-        ),
-        build=lambda wildcards: (
-            f"--llamacpp {ACCELERATOR}" if wildcards.environment == "llamacpp" else ""
-        ),
+        key=lambda wildcards: STUDY.in_environment(
+            wildcards.environment
+        ).environment_key,
+        build=lambda wildcards: STUDY.in_environment(wildcards.environment).engine_key,
+        engine=lambda wildcards: STUDY.in_environment(wildcards.environment).engine,
+        accelerator=lambda wildcards: STUDY.in_environment(
+            wildcards.environment
+        ).accelerator,
+    message:
+        "setting up the environment {wildcards.environment}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/set_up.py {wildcards.environment:q} {params.build} --record {output:q}"
-
-
-def setup_records():
-    """The records of everything that the phases need before they can run."""
-    needs = []
-    for job in JOBS.values():
-        needs += [
-            f"results/setup/environments/{job.environment}.json",
-            f"results/setup/models/{job.model.name}.json",
-        ]
-        if job.engine == "llamacpp":
-            needs.append(f"results/setup/gguf/{job.model.name}.json")
-    return list(dict.fromkeys(needs))
+        "{PYTHON:q} {SCRIPTS:q}/set_up.py {wildcards.environment:q} --engine {params.engine} --accelerator {params.accelerator}"
+        " --record {output:q}"
 
 
 # What is set up and agreed is no input of a measuring job, nor of this one. As plain inputs, an engine that was built again
 # would measure every cell again; as ancient() ones, it would hide that a cell's own job has changed, since Snakemake does not
 # look at the params of a job below one that will run. So priorities set the order: setup, preflight, comparison, cells.
-# Where that is not enough (something was deleted later), restore.py makes what is missing.
+# Where that is not enough (something was deleted later), in_environment.py makes what is missing.
 rule preflight:
     output:
         "results/preflight/{phase}.json",
     log:
         "results/logs/preflight/{phase}.log",
     wildcard_constraints:
-        phase="|".join(PHASES),
+        phase="|".join(STUDY.phases),
     priority: 80
     resources:
         machine=100,
     params:
-        job=lambda wildcards: settings_job(wildcards.phase),
-        entry=lambda wildcards: model_entry(CONFIG.model_of(wildcards.phase)),
-        model=lambda wildcards: CONFIG.model_of(wildcards.phase),
-        environment=lambda wildcards: first_job(wildcards.phase).environment,
+        digest=lambda wildcards: STUDY.preflights[wildcards.phase].digest,
+    message:
+        "{wildcards.phase}: asking the engine what is in force"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.job:q} --entry {params.entry:q} --models models"
-        " --downloads results/setup/downloads &&"
-        " exec {ENVIRONMENTS:q}/{params.environment}/.venv/bin/python {SCRIPTS:q}/preflight.py --job {params.job:q}"
-        " --model models/{params.model:q} --gguf models/{params.model:q}-F16.gguf --out {output:q} --log {log:q} --owner $PPID"
+        "{PYTHON:q} {SCRIPTS:q}/in_environment.py preflight --plan {PLAN:q} --phase {wildcards.phase} --out {output:q} --log {log:q}"
 
 
 # Before anything is measured: what must agree between the two interfaces of an engine does.
 rule settings:
     input:
-        expand("results/preflight/{phase}.json", phase=PHASES),
+        expand("results/preflight/{phase}.json", phase=STUDY.phases),
     output:
         "results/preflight/agreed.json",
     priority: 70
+    message:
+        "comparing what is in force on the interfaces of an engine"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/compare_settings.py --out {output:q} {input:q}"

@@ -6,10 +6,11 @@ rule model:
         "results/setup/models/{model}.json",
     priority: 100
     params:
-        entry=lambda wildcards: model_entry(wildcards.model),
+        entry=lambda wildcards: STUDY.config.models[wildcards.model].identity,
+    message:
+        "preparing the model {wildcards.model}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --entry {params.entry:q} --models models"
-        " --downloads results/setup/downloads --record {output:q}"
+        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --plan {PLAN:q} --record {output:q}"
 
 
 rule gguf:
@@ -19,7 +20,8 @@ rule gguf:
         "results/setup/gguf/{model}.json",
     priority: 90
     params:
-        entry=lambda wildcards: model_entry(wildcards.model),
+        entry=lambda wildcards: STUDY.config.models[wildcards.model].identity,
+    message:
+        "converting the model {wildcards.model} to GGUF F16"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --entry {params.entry:q} --models models --gguf"
-        " --downloads results/setup/downloads --record {output:q}"
+        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --plan {PLAN:q} --weights gguf --record {output:q}"

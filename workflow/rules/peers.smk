@@ -1,6 +1,6 @@
 # The harness beside the engines' own instruments: llama-bench in one interleaved run, vLLM's own times in the main experiment's trials.
-LLAMACPP_PHASES = [phase for phase in PHASES if first_job(phase).engine == "llamacpp"]
-MAIN = cells_of("main")
+BENCHED = [phase for phase, job in STUDY.preflights.items() if job.engine == "llamacpp"]
+MAIN = STUDY.cells("main")
 
 
 rule llama_bench:
@@ -14,24 +14,22 @@ rule llama_bench:
     resources:
         machine=100,
     params:
-        jobs=[settings_job(phase) for phase in LLAMACPP_PHASES],
-        lengths=[
-            CONFIG.lengths_of(name).model_dump_json() for name in CONFIG.configurations
-        ],
-        rounds=CONFIG.peer_rounds,
-        entry=lambda wildcards: model_entry(CONFIG.model_of(LLAMACPP_PHASES[0])),
-        model=lambda wildcards: CONFIG.model_of(LLAMACPP_PHASES[0]),
-        code=code_hash("peers.py"),
+        jobs=[STUDY.preflights[phase].digest for phase in BENCHED],
+        lengths=STUDY.config.configurations,
+        question=STUDY.config.question_tokens,
+        rounds=STUDY.config.peer_rounds,
+        phases=BENCHED,
+        code=digest("time_peers"),
+    message:
+        "timing llama-bench beside misses"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/restore.py --job {params.jobs[0]:q} --entry {params.entry:q} --models models"
-        " --downloads results/setup/downloads &&"
-        " exec {ENVIRONMENTS:q}/llamacpp/.venv/bin/python {SCRIPTS:q}/time_peers.py --jobs {params.jobs:q}"
-        " --gguf models/{params.model:q}-F16.gguf --lengths {params.lengths:q} --rounds {params.rounds} --out {output.rounds:q} --log {log:q}"
+        "{PYTHON:q} {SCRIPTS:q}/in_environment.py time_peers --plan {PLAN:q} --phase {params.phases[0]} --also {params.phases}"
+        " --rounds {params.rounds} --out {output.rounds:q} --log {log:q}"
 
 
 rule peers:
     input:
-        rounds=rules.llama_bench.output.rounds if LLAMACPP_PHASES else [],
+        rounds=rules.llama_bench.output.rounds if BENCHED else [],
         trials="results/experiments/main/trials.parquet" if MAIN else [],
     output:
         table="results/peers/peers.parquet",
@@ -40,6 +38,8 @@ rule peers:
     params:
         rounds=lambda wildcards, input: "--rounds" if input.rounds else "",
         trials=lambda wildcards, input: "--trials" if input.trials else "",
-        code=code_hash("peers.py", "statistics.py", "tables.py"),
+        code=digest("compare_peers"),
+    message:
+        "setting the harness beside the engines' own instruments"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/compare_peers.py {params.rounds} {input.rounds:q} {params.trials} {input.trials:q} --out results/peers"

@@ -17,9 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.setup import environments
+from coldprefix.errors import ColdprefixError
 from coldprefix.process import supervise
-from coldprefix.errors import ColdprefixError, run_main
+from coldprefix.process.program import run_main
+from coldprefix.setup.building import ROOT, say, without_tokens
+from coldprefix.setup.environments import ensure_environment
 
 TIMEOUT_S = 600.0
 
@@ -30,7 +32,7 @@ def audited(lock: Path) -> list[dict[str, Any]]:
     Raises:
         ColdprefixError: it gave no list, as without a network.
     """
-    program = environments.ensure_environment("audit") / "bin" / "pip-audit"
+    program = ensure_environment("audit") / "bin" / "pip-audit"
     command: list[str | Path] = [
         program,
         "--require-hashes",
@@ -43,7 +45,7 @@ def audited(lock: Path) -> list[dict[str, Any]]:
         lock,
     ]
     try:
-        done = supervise.run(command, TIMEOUT_S, env=environments.without_tokens())
+        done = supervise.run(command, TIMEOUT_S, env=without_tokens())
     except subprocess.TimeoutExpired:
         raise ColdprefixError(f"pip-audit had not looked up {lock} after {TIMEOUT_S:.0f} s") from None
     try:
@@ -76,7 +78,7 @@ def main() -> int:
     parser.add_argument("--if-possible", action="store_true", help="an audit that cannot be made is no failure")
     parser.add_argument("locks", nargs="*", type=Path, help="lock files; all of envs/ if none")
     arguments = parser.parse_args()
-    locks = arguments.locks or sorted((environments.ROOT / "envs").glob("*/requirements.txt"))
+    locks = arguments.locks or sorted((ROOT / "envs").glob("*/requirements.txt"))
     vulnerable: list[str] = []
     failed: list[str] = []
     for lock in locks:
@@ -87,9 +89,9 @@ def main() -> int:
             failed.append(str(error))
             continue
         vulnerable += lines
-        environments.say(f"{lock.parent.name}: {len(packages)} packages, {unknown} could not be looked up, {len(lines)} vulnerabilities")
+        say(f"{lock.parent.name}: {len(packages)} packages, {unknown} could not be looked up, {len(lines)} vulnerabilities")
     for message in failed:
-        environments.say(f"not audited: {message}")
+        say(f"not audited: {message}")
     if vulnerable:
         raise ColdprefixError(
             "known vulnerabilities:\n  " + "\n  ".join(vulnerable) + "\nRaise the versions in envs/*/requirements.in, then make lock"

@@ -11,11 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.report.page import page as report
 from coldprefix.data import tables
-from coldprefix.errors import run_main
-from coldprefix.files import write_text
+from coldprefix.data.parquet import read_table, read_tables
 from coldprefix.data.raw import read_records
+from coldprefix.files import write_text
+from coldprefix.process.program import run_main
+from coldprefix.report import page
 
 
 def main() -> None:
@@ -29,14 +30,14 @@ def main() -> None:
     parser.add_argument("--provenance", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    trials = tables.read_tables([arguments.trials], tables.TRIALS)
-    summary = tables.read_tables([arguments.summary], tables.SUMMARY)
-    claims = tables.read_table(arguments.claims) if arguments.claims else None
+    trials = read_tables([arguments.trials], tables.TRIALS)
+    summary = read_tables([arguments.summary], tables.SUMMARY)
+    claims = read_table(arguments.claims) if arguments.claims else None
     provenance = read_records(arguments.provenance)
     calibration = arguments.calibration.read_text() if arguments.calibration else None
     peers = arguments.peers.read_text() if arguments.peers else None
-    page = report.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)
-    write_text(arguments.out, page)
+    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)
+    write_text(arguments.out, html)
 
 
 if __name__ == "__main__":

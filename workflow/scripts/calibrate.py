@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 import polars as pl
 
-from coldprefix.instrument import calibration as sample
-from coldprefix.errors import run_main
-from coldprefix.process.locks import exclusive
+from coldprefix.data.parquet import write_table
 from coldprefix.files import write_text
-from coldprefix.data.tables import write_table
+from coldprefix.instrument import calibration as sample
+from coldprefix.process.locks import exclusive
+from coldprefix.process.program import run_main, workflow_pid
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=40, help="of each time to first token (default 40)")
     arguments = parser.parse_args()
-    with exclusive("calibration"):
+    with exclusive("calibration", workflow_pid()):
         samples = sample.take(arguments.log, arguments.samples)
     summary = sample.summarise(samples)
     missed = sample.misses(summary)

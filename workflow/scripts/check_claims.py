@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.claims.claims import claims
 from coldprefix.data import tables
+from coldprefix.data.raw import read_records
 from coldprefix.errors import run_main
 from coldprefix.files import write_text
-from coldprefix.data.raw import read_records
 
 
 def main() -> None:

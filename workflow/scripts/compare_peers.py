@@ -13,10 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 import polars as pl
 
-from coldprefix.instrument import peers
 from coldprefix.data import tables
-from coldprefix.errors import run_main
+from coldprefix.data.parquet import read_table, read_tables, write_table
 from coldprefix.files import write_text
+from coldprefix.instrument import peers
+from coldprefix.process.program import run_main
 
 
 def main() -> None:
@@ -27,11 +28,11 @@ def main() -> None:
     arguments = parser.parse_args()
     pairs = []
     if arguments.rounds:
-        pairs.append(peers.pairs_of_rounds(tables.read_table(arguments.rounds)))
+        pairs.append(peers.pairs_of_rounds(read_table(arguments.rounds)))
     if arguments.trials:
-        pairs.append(peers.pairs_of_trials(tables.read_tables([arguments.trials], tables.TRIALS)))
+        pairs.append(peers.pairs_of_trials(read_tables([arguments.trials], tables.TRIALS)))
     summary = peers.summarise(pl.concat(pairs))
-    tables.write_table(summary, arguments.out / "peers.parquet")
+    write_table(summary, arguments.out / "peers.parquet")
     text = peers.table(summary)
     write_text(arguments.out / "peers.txt", text)
     print(f"\n{text}", flush=True)

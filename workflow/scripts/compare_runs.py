@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.analysis import compare
-from coldprefix.data import tables
-from coldprefix.study.config import Figures
-from coldprefix.errors import run_main
+from coldprefix.data.parquet import write_table
 from coldprefix.figures import comparison, style
-from coldprefix.files import write_text
+from coldprefix.files import read_json, write_text
+from coldprefix.process.program import run_main
+from coldprefix.study.config import Figures
 
 
 def main() -> None:
@@ -27,16 +27,15 @@ def main() -> None:
     parser.add_argument("--other", type=Path, required=True)
     parser.add_argument("--vary", nargs="*", default=[], choices=list(compare.AXES), help="what may differ between the runs")
     parser.add_argument("--names", nargs=2, default=["one", "other"])
-    parser.add_argument("--style", help="the section `figures` of config.yaml as JSON")
+    parser.add_argument("--plan", type=Path, help="results/plan.json of the run that asks: how the figure looks")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    settings = (
-        Figures.model_validate_json(arguments.style) if arguments.style else Figures(column_in=3.33, text_in=7.0, font_pt=8, png_dpi=300)
-    )
+    look = read_json(arguments.plan)["figures"] if arguments.plan else {"column_in": 3.33, "text_in": 7.0, "font_pt": 8, "png_dpi": 300}
+    settings = Figures.model_validate(look)
     one, other = compare.read_run(arguments.one), compare.read_run(arguments.other)
     differing = compare.check(one, other, arguments.vary)
     rows = compare.compare(one, other)
-    tables.write_table(rows, arguments.out / "comparison.parquet")
+    write_table(rows, arguments.out / "comparison.parquet")
     text = compare.table(rows, arguments.names, differing)
     write_text(arguments.out / "comparison.txt", text)
     drawing = comparison.draw(rows, arguments.names, differing, settings)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.errors import run_main
-from coldprefix.files import read_json, write_json
 from coldprefix.analysis.agreement import disagreements
+from coldprefix.files import read_json, write_json
+from coldprefix.process.program import run_main
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Start a backend, read back what is really in force, stop it. Runs in the engine's environment.
+"""Start a backend, read back what is really in force, stop it. Runs in the engine's environment (in_environment.py).
 
-    python preflight.py --job JOB --model DIR --gguf FILE --out OUT.json --log FILE
+    python preflight.py --plan PLAN --phase PHASE --out OUT.json --log FILE
 
 Also sends one prompt twice and checks that the engine reports its reuse: without that, no trial could be verified.
 """
@@ -8,59 +8,50 @@ Also sends one prompt twice and checks that the engine reports its reuse: withou
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.setup import environments
-from coldprefix.engines.open import open_session
-from coldprefix.errors import ColdprefixError, naming, run_main
-from coldprefix.process.locks import exclusive
-from coldprefix.files import text_of, write_json
-from coldprefix.study.plan import Job
+from coldprefix.engines.contract import load, weights_of
+from coldprefix.errors import ColdprefixError, naming
+from coldprefix.files import write_json
+from coldprefix.job import Job, read_job
+from coldprefix.measure.cell import open_session
 from coldprefix.measure.prompts import draw_trial
+from coldprefix.process.locks import exclusive
+from coldprefix.process.program import run_main, workflow_pid
+from coldprefix.setup.building import say
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--job", required=True, help="a job of the backend (coldprefix.job.Job) as JSON, or a file that holds it")
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--gguf", type=Path, required=True)
+    parser.add_argument("--plan", type=Path, required=True, help="results/plan.json, which snakemake writes")
+    parser.add_argument("--phase", required=True)
+    parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--owner", type=int, help="as of measure.py")
     arguments = parser.parse_args()
-    job = Job.model_validate_json(text_of(arguments.job))
+    job = read_job(arguments.plan, "preflight", arguments.phase)
     with naming(f"{job.phase} preflight", arguments.log):
-        look(job, arguments)
+        look(job, weights_of(arguments.models, job.model.name, load(job.engine).weights), arguments.log, arguments.out)
 
 
-def look(job: Job, arguments: argparse.Namespace) -> None:
+def look(job: Job, weights: Path, log: Path, out: Path) -> None:
     """Start the engine, ask it, and write the record."""
-    inherited = dict(os.environ)
-    environments.say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
-    with exclusive(f"{job.phase} preflight"), open_session(job, arguments.model, arguments.gguf, arguments.log, arguments.owner) as session:
+    say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
+    owner = workflow_pid()
+    with exclusive(f"{job.phase} preflight", owner), open_session(job, weights, log, owner) as session:
         in_force = session.in_force()
-        lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
-        prompts = draw_trial(lengths, "hit", job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
+        prompts = draw_trial(job.lengths, job.state, job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
         cold = session.complete(prompts.warm, 1, stream=False).cached_tokens
         warm = session.complete(prompts.query, 1, stream=False).cached_tokens
         start_s = session.start_s
-    os.environ.update(inherited)
     if cold is None or warm is None:
         raise ColdprefixError("the engine does not report how many tokens it reuses, so no trial can be verified")
-    record: dict[str, object] = {
-        "phase": job.phase,
-        "engine": job.engine,
-        "interface": job.interface,
-        "model": job.model.name,
-        "in_force": in_force,
-    }
-    record |= {"reused_cold_tokens": cold, "reused_warm_tokens": warm, "start_s": round(start_s, 2)}
-    write_json(arguments.out, record)
-    environments.say(f"{job.phase}: ready after {start_s:.1f} s; reuses {warm} of {len(prompts.query)} tokens after [A, B]")
+    record = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "model": job.model.name, "in_force": in_force}
+    write_json(out, record | {"reused_cold_tokens": cold, "reused_warm_tokens": warm, "start_s": round(start_s, 2)})
+    say(f"{job.phase}: ready after {start_s:.1f} s; reuses {warm} of {len(prompts.query)} tokens after [A, B]")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""Make a model exist, from the Hub or generated; with --gguf also as GGUF F16. Instant when it is there already.
+"""Make a model exist in models/: download or generate it, and convert it for an engine that takes GGUF.
 
-    python prepare_model.py NAME --entry JSON --models models [--gguf] --downloads FOLDER --record FILE
-
-The record says what was made. FOLDER keeps the checksums of first downloads, which later ones must repeat.
+python prepare_model.py NAME --plan PLAN [--weights gguf] --record OUT.json
 """
 
 from __future__ import annotations
@@ -13,34 +11,33 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from pydantic import TypeAdapter
-
-from coldprefix.models.prepare import prepare as models
-from coldprefix.study.config import HubModel, Model
-from coldprefix.errors import run_main
-from coldprefix.files import read_json, text_of, write_json
+from coldprefix.files import read_json, write_json
+from coldprefix.models.prepare import ensure_gguf, ensure_model
+from coldprefix.process.program import run_main
+from coldprefix.study import registry
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
-    parser.add_argument("--entry", required=True, help="the model's entry in config.yaml as JSON, or a file that holds it")
-    parser.add_argument("--models", type=Path, required=True)
-    parser.add_argument("--gguf", action="store_true")
-    parser.add_argument("--downloads", type=Path, required=True)
+    parser.add_argument("name", help="a key of `models` in config.yaml")
+    parser.add_argument("--plan", type=Path, required=True, help="results/plan.json, which snakemake writes")
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--weights", choices=["safetensors", "gguf"], default="safetensors")
+    parser.add_argument("--downloads", type=Path, default=Path("results/setup/downloads"), help="what earlier downloads were")
     parser.add_argument("--record", type=Path, required=True)
     arguments = parser.parse_args()
-    model = TypeAdapter[Model](Model).validate_json(text_of(arguments.entry))
+    entry = read_json(arguments.plan)["models"][arguments.name]
+    model = registry.source(entry["source"]).model_validate(entry)
     known = arguments.downloads / f"{arguments.name}.json"
     earlier = read_json(known) if known.exists() else None
-    record = models.ensure_model(arguments.name, model, arguments.models, earlier)
-    if isinstance(model, HubModel):
+    record = ensure_model(arguments.name, model, arguments.models, earlier)
+    if model.origin:
         if earlier and earlier.get("origin") == record.get("origin"):  # what was recorded first stays
             write_json(known, record | {key: record[key] | earlier[key] for key in ("files", "pickles")})
         else:
             write_json(known, record)
-    if arguments.gguf:
-        record = models.ensure_gguf(arguments.name, model, arguments.models)
+    if arguments.weights == "gguf":
+        record = ensure_gguf(arguments.name, model, arguments.models)
     write_json(arguments.record, record)
 
 

@@ -13,12 +13,12 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.setup import environments
-from coldprefix.models.prepare import prepare as models
-from coldprefix.process import supervise
-from coldprefix.study.config import StandinModel
-from coldprefix.errors import run_main
 from coldprefix.files import write_json
+from coldprefix.models.convert import CONVERTING, converter
+from coldprefix.models.prepare import ensure_model
+from coldprefix.models.standin import StandinModel
+from coldprefix.process import supervise
+from coldprefix.process.program import run_main
 
 ARCHITECTURE: Literal["OPTForCausalLM"] = "OPTForCausalLM"
 
@@ -28,12 +28,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     small = StandinModel(source="standin", architecture=ARCHITECTURE, layers=1, width=64, heads=2, positions=128, vocabulary=50272, seed=1)
-    python = environments.ensure_environment("convert") / "bin" / "python"
-    converter = environments.ensure_llamacpp_source() / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py"
     with tempfile.TemporaryDirectory(prefix="coldprefix-") as folder:
-        models.ensure_model("opt", small, Path(folder))
-        command: list[str | Path] = [python, converter, Path(folder) / "opt", "--outtype", "f16", "--outfile", Path(folder) / "opt.gguf"]
-        done = supervise.run(command, env=models.CONVERTING)
+        ensure_model("opt", small, Path(folder))
+        command = [*converter(), Path(folder) / "opt", "--outfile", Path(folder) / "opt.gguf"]
+        done = supervise.run(command, env=CONVERTING)
         written = (Path(folder) / "opt.gguf").exists()
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     record = {"architecture": ARCHITECTURE, "returncode": done.returncode, "gguf_written": written}

@@ -12,8 +12,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from pydantic import BaseModel
 
 from coldprefix.data import tables
-from coldprefix.study.config import SCHEMA_VERSION, Compare, Config, Figures, HubModel, LlamaCpp, Override, StandinModel, Sweep, Variant, Vllm
 from coldprefix.setup.environments import ROOT
+from coldprefix.study.config import (
+    SCHEMA_VERSION,
+    Compare,
+    Config,
+    Figures,
+    HubModel,
+    LlamaCpp,
+    Override,
+    StandinModel,
+    Sweep,
+    Variant,
+    Vllm,
+)
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", Config),

@@ -4,37 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from coldprefix.engines import contract
 from coldprefix.errors import ColdprefixError
-
-MUST_AGREE = {
-    "llamacpp": (
-        "context_tokens",
-        "batch_tokens",
-        "ubatch_tokens",
-        "slots",
-        "flash_attention",
-        "gpu_layers",
-        "threads",
-        "threads_batch",
-        "kv_dtype",
-        "kv_bytes_per_token",
-        "libraries",
-    ),
-    "vllm": (
-        "context_tokens",
-        "batch_tokens",
-        "slots",
-        "chunked_prefill",
-        "prefix_caching",
-        "block_tokens",
-        "blocks",
-        "dtype",
-        "kv_dtype",
-        "enforce_eager",
-        "threads",
-        "version",
-    ),
-}
 
 
 def disagreements(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -46,7 +17,7 @@ def disagreements(one: dict[str, Any], other: dict[str, Any]) -> None:
     if one["engine"] != other["engine"] or one.get("model") != other.get("model"):
         return
     a, b = one["in_force"], other["in_force"]
-    differing = [key for key in MUST_AGREE[one["engine"]] if a.get(key) != b.get(key)]
+    differing = [key for key in contract.load(one["engine"]).must_agree if a.get(key) != b.get(key)]
     if not differing:
         return
     lines = [f"  {'setting':<20} {one['phase'] + ' (' + one['interface'] + ')':<32} {other['phase']} ({other['interface']})"]

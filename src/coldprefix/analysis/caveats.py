@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from coldprefix.study.config import Cell
+from coldprefix.job import Cell, cell_of
 from coldprefix.measure.stopping import FEWEST, median_interval
 
 # One busy loop beside a 2-thread engine takes half of the machine and adds 70 % to a TTFT; below a twentieth nothing was separable
@@ -35,7 +35,7 @@ def caveats_of(trials: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) ->
         trials: tables.TRIALS.
         provenance: the record of each cell; cells without one are judged by their trials alone.
     """
-    records = {_path(record["job"]): record for record in provenance}
+    records = {cell_of(record["job"]).path: record for record in provenance}
     rows = []
     keys = ["phase", "variant", "configuration", "state"]
     for values, own in trials.group_by(keys, maintain_order=True):
@@ -44,15 +44,12 @@ def caveats_of(trials: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) ->
     return pl.DataFrame(rows, schema={name: dtype for name, (dtype, _) in CAVEATS.items()})
 
 
-def _path(job: Mapping[str, Any]) -> str:
-    return Cell(job["phase"], job["variant"], job["configuration"], job["state"]).path
-
-
 def _of_cell(cell: str, trials: pl.DataFrame, record: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     again = f"delete results/raw/{cell} and run snakemake again"
     valid = trials.filter("valid")
     for column, limit, kind, who, what_to_do in (
         ("foreign_cpu", BUSY_CPU, "busy", "other programs", "end them, then"),
+        ("workflow_cpu", BUSY_CPU, "busy", "Snakemake itself", "measure fewer cells in one run:"),
         ("steal_cpu", STOLEN_CPU, "steal", "the hypervisor's other guests", "measure on a machine of your own or at a quieter hour:"),
     ):
         shares = valid[column].drop_nulls().to_numpy()

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from coldprefix.data import tables
-from coldprefix.analysis.aggregate import trials_of
-from coldprefix.study.config import Cell
-from coldprefix.errors import ColdprefixError
-from coldprefix.data.raw import read_cell, read_record, rows_below
 from coldprefix.analysis.statistics import Groups, degradation_pct, groups, interval, pooled
+from coldprefix.analysis.summary import BASELINE, trials_of
+from coldprefix.data import tables
+from coldprefix.data.raw import read_cell, read_record, rows_below
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import Cell, cell_of
 
 METRICS = ("ttft_ms", "ttft_non_streaming_ms", "warmup_ms", "rewarm_ms", "throughput_tok_s")
 # What may be declared to differ, and the fields of a provenance record that it covers.
@@ -33,7 +33,7 @@ AXES: dict[str, tuple[str, ...]] = {
         "job.threads",
     ),
     "engine": ("job.engine_key", "job.environment", "job.environment_key", "in_force.version", "in_force.libraries"),
-    "settings": ("job.llamacpp", "job.vllm", "in_force"),
+    "settings": ("job.settings", "in_force"),
     "code": ("job.code",),
     "protocol": (
         "job.protocol.settle_ms",
@@ -50,8 +50,8 @@ COMPARISON: dict[str, tuple[pl.DataType, str]] = {
     "phase": (pl.String(), "as in requests"),
     "variant": (pl.String(), "as in requests"),
     "configuration": (pl.String(), "as in requests"),
-    "state": (pl.String(), "hit or miss; null for the degradation factor, which compares them"),
-    "metric": (pl.String(), "a metric of summary, or degradation: miss TTFT over hit TTFT"),
+    "state": (pl.String(), "as in requests; for the degradation factor the state that is compared with a hit"),
+    "metric": (pl.String(), "a metric of summary, or degradation: TTFT over that of a hit"),
     "only_in": (pl.String(), "the run that has this cell, if the other has not"),
     "one": (pl.Float64(), "median in the first run"),
     "other": (pl.Float64(), "median in the second"),
@@ -90,8 +90,7 @@ def read_run(folder: Path) -> Run:
     for file in files:
         cell = file.parent.relative_to(root / "raw").as_posix()
         record = read_record(file.parent, cell)
-        job = record["job"]
-        records[Cell(job["phase"], job["variant"], job["configuration"], job["state"])] = record
+        records[cell_of(record["job"])] = record
         frames.append(read_cell(file.parent, cell, record))
     requests = pl.concat(frames)
     keys = ["phase", "variant", "configuration", "state", "replicate", "trial", "step"]
@@ -164,15 +163,14 @@ def compare(one: Run, other: Run) -> pl.DataFrame:
             x, y = (groups(trials.filter("valid"), metric) for trials in (a, b))
             if x or y:
                 rows.append(_keys(cell, one, other) | {"metric": metric} | _ratio(x, y) | _rejected(a, b))
-    pairs = dict.fromkeys((cell.phase, cell.variant, cell.configuration) for cell in one.records.keys() & other.records.keys())
-    for phase, variant, configuration in sorted(pairs):
-        hit, miss = (Cell(phase, variant, configuration, state) for state in ("hit", "miss"))
-        if not all(cell in run.records for cell in (hit, miss) for run in (one, other)):
+    for cell in sorted(cell for cell in one.records.keys() & other.records.keys() if cell.state != BASELINE):
+        hit = cell._replace(state=BASELINE)
+        if any(hit not in run.records for run in (one, other)):
             continue
-        samples = [groups(_of(run, cell).filter("valid"), "ttft_ms") for run in (one, other) for cell in (hit, miss)]
+        samples = [groups(_of(run, own).filter("valid"), "ttft_ms") for run in (one, other) for own in (hit, cell)]
         if all(len(sample) for sample in samples):
-            row = _keys(hit, one, other) | {"state": None, "metric": "degradation"}
-            rows.append(row | _factor(samples) | _rejected(*(pl.concat([_of(run, hit), _of(run, miss)]) for run in (one, other))))
+            row = _keys(cell, one, other) | {"metric": "degradation"}
+            rows.append(row | _factor(samples) | _rejected(*(pl.concat([_of(run, hit), _of(run, cell)]) for run in (one, other))))
     return pl.DataFrame(rows, schema=tables.schema(COMPARISON))
 
 
@@ -210,7 +208,7 @@ def _ratio(x: Groups, y: Groups) -> dict[str, Any]:
 
 
 def _factor(samples: Sequence[Groups]) -> dict[str, Any]:
-    """Ratio of the runs' degradation factors, from the four samples hit and miss of one, hit and miss of other."""
+    """Ratio of the runs' degradation factors, from the four samples hit and other state of one, hit and other state of other."""
 
     def statistic(hit: Any, miss: Any, hit_other: Any, miss_other: Any) -> Any:
         return (miss_other / hit_other) / (miss / hit)
@@ -236,7 +234,7 @@ def table(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[st
         f"one: {names[0]}   other: {names[1]}   ratios are other / one [95 % interval]",
         "What differs: " + ("; ".join(differing) or "nothing declared"),
     ]
-    for metric, title in (("ttft_ms", "TTFT"), ("degradation", "TTFT of a miss over a hit")):
+    for metric, title in (("ttft_ms", "TTFT"), ("degradation", "TTFT over that of a hit")):
         shown = comparison.filter(pl.col("metric") == metric)
         lines += ["", title] if len(shown) else []
         for row in shown.iter_rows(named=True):

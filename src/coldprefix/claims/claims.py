@@ -19,10 +19,10 @@ import numpy as np
 import polars as pl
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from coldprefix.study.config import PhaseName, State, Strict
-from coldprefix.errors import ColdprefixError
 from coldprefix.analysis.statistics import Estimate, Values, degradation_pct, estimate, groups, line, pooled
 from coldprefix.data.tables import METRICS, TRIALS, schema
+from coldprefix.errors import ColdprefixError
+from coldprefix.study.config import PhaseName, State, Strict
 
 # column: (type, what it is)
 CLAIMS: dict[str, tuple[pl.DataType, str]] = {

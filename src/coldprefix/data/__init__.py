@@ -1,0 +1,1 @@
+"""The tables and the files that hold them."""

@@ -40,7 +40,10 @@ REQUESTS: Columns = {
     "token_times_ms": (pl.List(pl.Float64()), "arrival of each token, ms; empty when not streamed"),
     "engine_prompt_ms": (pl.Float64(), "the engine's own time for the prompt, ms; null if it did not say"),
     "rejection": (pl.String(), "why the request cannot be used; null if it can"),
-    "foreign_cpu": (pl.Float64(), "share of the machine's CPU time used by others during the trial, steal included, Snakemake not; null if unknown"),
+    "foreign_cpu": (
+        pl.Float64(),
+        "share of the machine's CPU time used by others during the trial, steal included, Snakemake not; null if unknown",
+    ),
     "workflow_cpu": (pl.Float64(), "share of the machine's CPU time used by Snakemake's own process, not in foreign_cpu; null without it"),
     "steal_cpu": (pl.Float64(), "share of the machine's CPU time that the hypervisor gave to others during the trial; null if unknown"),
     "cpu_mhz": (pl.Float64(), "mean clock of the CPUs after the trial, MHz; null if unknown"),

@@ -193,6 +193,11 @@ class Engine(ABC):
         """
 
 
+def weights_of(models: Path, name: str, kind: str) -> Path:
+    """What an engine loads of the model ``name`` in the folder ``models``: its folder of "safetensors", or its "gguf" file."""
+    return models / (f"{name}-F16.gguf" if kind == "gguf" else name)
+
+
 def load(name: str) -> Engine:
     """The engine of this name, from its folder. A cell's program knows no other: adding an engine measures nothing again."""
     found: Engine = import_module(f"coldprefix.engines.{name}.engine").ENGINE

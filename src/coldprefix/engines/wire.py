@@ -54,7 +54,9 @@ class Wire(ABC):
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         """As of `contract.Session`."""
 
-    def openai(self, answer: Exchange, stream: bool, generated: Callable[[dict[str, Any]], int | None]) -> tuple[dict[str, Any], Completion]:
+    def openai(
+        self, answer: Exchange, stream: bool, generated: Callable[[dict[str, Any]], int | None]
+    ) -> tuple[dict[str, Any], Completion]:
         """An answer of the OpenAI API's kind: its last event, and what all such answers say in the same way.
 
         Args:

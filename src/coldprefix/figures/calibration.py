@@ -5,9 +5,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import polars as pl
 
+from coldprefix.figures import style
 from coldprefix.instrument.calibration import MEDIAN_BIAS_MS, THROUGHPUT_ERROR_PCT
 from coldprefix.study.config import Figures
-from coldprefix.figures import style
 
 LOOKS = {"vllm serve": ("phase1", "as vLLM HTTP"), "llama-server": ("phase3a", "as llama.cpp HTTP"), "python": ("phase3b", "in process")}
 
@@ -16,7 +16,7 @@ def draw(samples: pl.DataFrame, settings: Figures) -> style.Drawing:
     """Draw the bias of TTFT (median, 1st to 99th percentile) by true TTFT, and the error of throughput by true rate.
 
     Args:
-        samples: calibration.sample.SAMPLES.
+        samples: instrument.calibration.SAMPLES.
     """
     style.apply(settings)
     figure, (left, right) = plt.subplots(1, 2, figsize=(settings.text_in, 2.4))

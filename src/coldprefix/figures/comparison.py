@@ -9,8 +9,8 @@ import polars as pl
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from coldprefix.study.config import Figures
 from coldprefix.figures import style
+from coldprefix.study.config import Figures
 
 
 def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str], settings: Figures) -> style.Drawing:
@@ -19,6 +19,7 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
     rows = comparison.filter((pl.col("metric") == "ttft_ms") & pl.col("ratio").is_not_null())
     phases = [phase for phase in style.BACKEND_COLOURS if phase in set(rows["phase"])]
     lines = rows.select("variant", "configuration").unique().sort("variant", "configuration", descending=True).rows()
+    shifts = {state: shift for state, shift, _ in style.beside(style.states_in(rows))}
     height = 1.1 + 0.18 * max(1, len(lines))
     figure, axes = plt.subplots(1, max(1, len(phases)), figsize=(settings.text_in, height), squeeze=False, sharex=True, sharey=True)
     labels = [configuration if variant == "main" else f"{variant} {configuration}" for variant, configuration in lines]
@@ -27,8 +28,7 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
     for panel, phase in zip(axes[0], phases, strict=False):
         for row in rows.filter(pl.col("phase") == phase).iter_rows(named=True):
             low, high = (row["ratio"] if row[end] is None else row[end] for end in ("ratio_low", "ratio_high"))
-            marker, shift = ("o", 0.2) if row["state"] == "hit" else ("s", -0.2)
-            y = lines.index((row["variant"], row["configuration"])) + shift
+            marker, y = style.STATE_MARKERS[row["state"]], lines.index((row["variant"], row["configuration"])) - shifts[row["state"]]
             panel.plot([low, high], [y, y], color=style.COLOURS[row["state"]], linewidth=1)
             panel.plot(row["ratio"], y, marker, color=style.COLOURS[row["state"]], markersize=3)
         panel.axvline(1, color="black", linewidth=0.6)
@@ -49,7 +49,8 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
     figure.supxlabel(f"time to first token, {names[1]} / {names[0]}", fontsize=settings.font_pt)
     handles = [
         Line2D([], [], color=style.COLOURS[s], marker=m, markersize=3.5, linewidth=1, label=f"cache {s}")
-        for s, m in (("hit", "o"), ("miss", "s"))
+        for s, m in style.STATE_MARKERS.items()
+        if s in shifts
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     text = f"Time to first token of {names[1]} over {names[0]}, per cell, with 95 % bootstrap intervals. What differs: {'; '.join(differing) or 'nothing declared'}."

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 
-from coldprefix.study.config import PHASES, Figures
-from coldprefix.figures import style
 from coldprefix.analysis.statistics import Line, line
+from coldprefix.figures import style
+from coldprefix.study import registry
+from coldprefix.study.config import Figures
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
@@ -33,7 +34,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         colour = style.BACKEND_COLOURS[phase]
         top.plot(x, y, style.BACKEND_MARKERS[phase], color=colour, markersize=2.5, alpha=0.7, markeredgewidth=0)
         top.set_title(style.backend_title(phase))
-        _limit(data.of(phase=phase), top, bottom, settings, label=column == 0 or PHASES[phase][0] != PHASES[phases[column - 1]][0])
+        _limit(data.of(phase=phase), top, bottom, settings, label=column == 0 or _engine(phase) != _engine(phases[column - 1]))
         if len(y):  # a scale of its own: the engines differ several times over; room for the fit's numbers
             top.set_ylim(0, 1.4 * float(y.max()))
         if column:
@@ -72,6 +73,10 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     text += f" Largest distance of a median from its line at 100 tokens or more: {'; '.join(worst)}. Dotted: n_ubatch, beyond which"
     text += " llama.cpp computes a prompt in two graphs."
     return style.Drawing(figure, rows, style.caption(data, text))
+
+
+def _engine(phase: str) -> str:
+    return registry.phases()[phase].engine
 
 
 def _words(fitted: Line) -> str:

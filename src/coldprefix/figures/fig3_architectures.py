@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.patches import Patch
 
-from coldprefix.study.config import Figures
-from coldprefix.figures import style
 from coldprefix.analysis.statistics import Estimate, degradation_pct, groups
+from coldprefix.figures import style
+from coldprefix.study.config import Figures
 
 WIDTH = 0.38
 CONFIGURATION = "A512_B256"  # the one that the sweep `confound` repeats

@@ -8,14 +8,12 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.patches import Patch
 
-from coldprefix.study.config import Figures
-from coldprefix.figures import style
 from coldprefix.analysis.statistics import estimate, groups
+from coldprefix.figures import style
+from coldprefix.study.config import Figures
 
-WIDTH = 0.38
 CONFIGURATION = "A512_B256"
 STEPS = {"warmup": "warm-up", "query": "query", "rewarm": "re-warm"}
-PALE = {"hit": "#B7D8EC", "miss": "#F7D3BD"}
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
@@ -33,9 +31,10 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     columns.sort(key=lambda column: (data.phases.index(column[0]), column[1] != "main"))
     figure, axes = plt.subplots(2, len(columns), figsize=(settings.text_in, 3.3), sharex=True, sharey="row", squeeze=False)
     rows: list[dict[str, Any]] = []
+    states = style.states_in(shown)
     for panels, (phase, variant) in zip(axes.T, columns, strict=True):
         top, bottom = panels
-        for side, state in ((-1, "hit"), (1, "miss")):
+        for state, shift, width in style.beside(states):
             cell = shown.filter(pl.col("valid") & (pl.col("phase") == phase) & (pl.col("variant") == variant) & (pl.col("state") == state))
             for i, step in enumerate(STEPS):
                 time = vars(estimate(groups(cell, f"{step}_ms")))
@@ -48,22 +47,22 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
                 )
                 if time["median"] is None or sent is None or cached is None:
                     continue
-                x = i + side * WIDTH / 2
-                style.bar(top, x, time, state, WIDTH)
+                x = i + shift
+                style.bar(top, x, time, state, width)
                 computed = float(sent) - float(cached)  # type: ignore[arg-type]
-                bottom.bar(x, computed, WIDTH, color=style.COLOURS[state], hatch=style.HATCHES[state], edgecolor="white", linewidth=0.3)
-                bottom.bar(x, float(cached), WIDTH, bottom=computed, color=PALE[state], edgecolor="white", linewidth=0.3)  # type: ignore[arg-type]
+                bottom.bar(x, computed, width, color=style.COLOURS[state], hatch=style.HATCHES[state], edgecolor="white", linewidth=0.3)
+                bottom.bar(
+                    x, float(cached), width, bottom=computed, color=style.pale(style.COLOURS[state]), edgecolor="white", linewidth=0.3
+                )  # type: ignore[arg-type]
         tier = "" if variant == "main" else "\n+ host tier"
         top.set_title(style.backend_title(phase) + tier if tier else style.backend_title(phase) + "\n")
         bottom.set_xticks(range(len(STEPS)), list(STEPS.values()), rotation=35, ha="right", rotation_mode="anchor")
     axes[0][0].set_ylabel("time (ms)")
     axes[1][0].set_ylabel("prompt tokens")
-    handles = [
-        Patch(facecolor=style.HIT, label="hit trial: computed"),
-        Patch(facecolor=PALE["hit"], label="reused"),
-        Patch(facecolor=style.MISS, hatch=style.HATCHES["miss"], edgecolor="white", label="miss trial: computed"),
-        Patch(facecolor=PALE["miss"], label="reused"),
-    ]
+    handles = []
+    for state in states:
+        handles.append(style.patch(state, f"{state} trial: computed"))
+        handles.append(Patch(facecolor=style.pale(style.COLOURS[state]), label="reused"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=1.4, columnspacing=1.2)
     shown_data = style.Measured(shown, data.summary, data.provenance)
     style.note(figure, style.measured_note(shown_data), settings.font_pt)

@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import polars as pl
 
-from coldprefix.study.config import Figures
-from coldprefix.figures import style
 from coldprefix.analysis.statistics import estimate, groups
+from coldprefix.figures import style
+from coldprefix.study.config import Figures
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
@@ -20,7 +20,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     rows: list[dict[str, Any]] = []
     asked = {
         (r["job"]["phase"], r["job"]["variant"]): (
-            r["job"]["llamacpp"]["batch_tokens"],
+            r["job"]["settings"]["batch_tokens"],
             r["in_force"]["batch_tokens"],
             r["in_force"]["ubatch_tokens"],
         )

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.lines import Line2D
 
-from coldprefix.study.config import Figures
 from coldprefix.figures import style
+from coldprefix.study.config import Figures
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:

@@ -10,10 +10,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from coldprefix.study.config import PHASES, Figures
 from coldprefix.figures import style
-
-WIDTH = 0.38
+from coldprefix.study import registry
+from coldprefix.study.config import Figures
 
 
 def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
@@ -23,7 +22,7 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     summary, provenance = data.summary, data.provenance
     lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
     figure, axes = plt.subplots(1, 3, figsize=(settings.text_in, 2.4))
-    http = PHASES[phase][1] == "http"
+    http = registry.phases()[phase].interface == "http"
     shown = ["ttft_ms", "throughput_tok_s", "warmup_ms", "rewarm_ms"] + (["ttft_non_streaming_ms", "overhead_ms"] if http else [])
     rows = summary.filter(pl.col("metric").is_in(shown))
     _ttft(axes[0], rows, lengths, http)
@@ -41,18 +40,14 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     return style.Drawing(figure, rows, style.caption(data, text))
 
 
-def _bars(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], metric: str, legend: bool = True) -> None:
+def _bars(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], metric: str) -> None:
+    states = style.states_in(rows)
     for i, configuration in enumerate(lengths):
-        for side, state in ((-1, "hit"), (1, "miss")):
+        for state, shift, width in style.beside(states):
             row = style.find(rows, configuration=configuration, state=state, metric=metric)
             if row:
-                style.bar(axes, i + side * WIDTH / 2, row, state, WIDTH)
-    if legend:
-        axes.legend(handles=[_patch(state, state) for state in ("hit", "miss")], loc="upper left", ncols=2, handlelength=1.4)
-
-
-def _patch(state: str, label: str, **style_of: Any) -> Patch:
-    return Patch(**({"facecolor": style.COLOURS[state], "hatch": style.HATCHES[state], "edgecolor": "white", "label": label} | style_of))
+                style.bar(axes, i + shift, row, state, width)
+    axes.legend(handles=[style.patch(state, state) for state in states], loc="upper left", ncols=2, handlelength=1.4)
 
 
 def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool) -> None:
@@ -61,19 +56,20 @@ def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool
     if not http:
         _bars(axes, rows, lengths, "ttft_ms")
         return
-    handles = [_patch("hit", "hit"), _patch("miss", "miss"), Patch(facecolor="black", label="streaming overhead (ms)")]
+    states = style.states_in(rows)
+    handles = [*(style.patch(state, state) for state in states), Patch(facecolor="black", label="streaming overhead (ms)")]
     for i, configuration in enumerate(lengths):
-        for side, state in ((-1, "hit"), (1, "miss")):
+        for state, shift, width in style.beside(states):
             at = {"configuration": configuration, "state": state}
             total = style.find(rows, metric="ttft_ms", **at)
             plain = style.find(rows, metric="ttft_non_streaming_ms", **at)
             overhead = style.find(rows, metric="overhead_ms", **at)
             if not (total and plain and overhead):
                 continue
-            x = i + side * WIDTH / 2
-            style.bar(axes, x, plain, state, WIDTH)
+            x = i + shift
+            style.bar(axes, x, plain, state, width)
             if overhead["median"] > 0:
-                axes.bar(x, overhead["median"], WIDTH, bottom=plain["median"], color="black", linewidth=0)
+                axes.bar(x, overhead["median"], width, bottom=plain["median"], color="black", linewidth=0)
             top = max(plain["ci_high"] or 0, plain["median"] + max(0.0, overhead["median"]))
             size = plt.rcParams["legend.fontsize"] - 1
             axes.annotate(style.signed(overhead["median"], 1), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=size)
@@ -83,21 +79,15 @@ def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool
 def _warmup(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any]) -> None:
     """The warm-up of [A, B] in an empty cache, and again after the query: what the query destroyed must be paid for."""
     axes.set_ylabel("warm-up (ms)")
-    quarter = WIDTH / 2
-    pale = {"hit": "#8FC3E3", "miss": "#F2B48C"}
+    states = style.states_in(rows)
     for i, configuration in enumerate(lengths):
-        for side, state in ((-1, "hit"), (1, "miss")):
+        for state, shift, width in style.beside(states):
             cold = style.find(rows, metric="warmup_ms", configuration=configuration, state=state)
             again = style.find(rows, metric="rewarm_ms", configuration=configuration, state=state)
-            x = i + side * WIDTH / 2
             if cold:
-                style.bar(axes, x - quarter / 2, cold, state, quarter, color=pale[state])
+                style.bar(axes, i + shift - width / 4, cold, state, width / 2, color=style.pale(style.COLOURS[state]))
             if again:
-                style.bar(axes, x + quarter / 2, again, state, quarter)
-    handles = [
-        Patch(facecolor=pale["hit"], label="cold (hit)"),
-        Patch(facecolor=pale["miss"], hatch=style.HATCHES["miss"], edgecolor="white", label="cold (miss)"),
-        _patch("hit", "after a hit"),
-        _patch("miss", "after a miss"),
-    ]
+                style.bar(axes, i + shift + width / 4, again, state, width / 2)
+    handles = [style.patch(state, f"cold ({state})", facecolor=style.pale(style.COLOURS[state])) for state in states]
+    handles += [style.patch(state, f"after a {state}") for state in states]
     axes.legend(handles=handles, loc="upper left", ncols=2, handlelength=1.4, columnspacing=1.0, labelspacing=0.2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,23 @@ import polars as pl
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from coldprefix.study.config import PHASES, Figures
 from coldprefix.files import write_bytes
+from coldprefix.study import registry
+from coldprefix.study.config import Figures
 
-# Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps hit and miss apart in grey, too.
-HIT, MISS = "#0072B2", "#D55E00"
-COLOURS = {"hit": HIT, "miss": MISS}
-HATCHES = {"hit": "", "miss": "////"}
-# One colour and marker for each backend in all figures, none of them the colour of a state.
-BACKEND_COLOURS = {"phase1": "#009E73", "phase2": "#56B4E9", "phase3a": "#E69F00", "phase3b": "#CC79A7"}
-BACKEND_MARKERS = {"phase1": "o", "phase2": "s", "phase3a": "^", "phase3b": "D"}
-ENGINES = {"vllm": "vLLM", "llamacpp": "llama.cpp"}
+# Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps states apart in grey, too. One colour and marker for each backend
+# in all figures, none of them the colour of a state.
+COLOURS = {state: registry.edit(state).colour for state in registry.EDITS}
+HATCHES = {state: registry.edit(state).hatch for state in registry.EDITS}
+STATE_MARKERS = dict(zip(registry.EDITS, itertools.cycle("osDv^P"), strict=False))
+BACKEND_COLOURS = {phase: registry.interface_of(phase).colour for phase in registry.phases()}
+BACKEND_MARKERS = {phase: registry.interface_of(phase).marker for phase in registry.phases()}
 INTERFACES = {"http": "HTTP", "python": "Python"}
+GROUP = 0.76  # width of a group of bars, between whole numbers
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,12 @@ class Measured:
     def phases(self) -> list[str]:
         """The backends measured, in the order of the study."""
         found = set(self.trials["phase"])
-        return [phase for phase in PHASES if phase in found]
+        return [phase for phase in registry.phases() if phase in found]
+
+    @property
+    def states(self) -> list[str]:
+        """The cache states measured, in the order of the registry."""
+        return states_in(self.trials)
 
     def of(self, **keys: Any) -> Measured:
         """The part with these values of sweep, variant, phase and so on."""
@@ -62,8 +71,31 @@ class Drawing:
 
 def backend_title(phase: str) -> str:
     """ "vLLM HTTP" and so on."""
-    engine, interface = PHASES[phase]
-    return f"{ENGINES[engine]} {INTERFACES[interface]}"
+    engine, interface = registry.phases()[phase]
+    return f"{registry.engine(engine).title} {INTERFACES.get(interface, interface)}"
+
+
+def states_in(rows: pl.DataFrame) -> list[str]:
+    """The states among rows of any table, in the order of the registry."""
+    found = set(rows["state"])
+    return [state for state in registry.EDITS if state in found]
+
+
+def beside(states: Sequence[str]) -> Iterator[tuple[str, float, float]]:
+    """(state, offset from the middle of its group, width) of each state's bar."""
+    width = GROUP / max(1, len(states))
+    for i, state in enumerate(states):
+        yield state, (i - (len(states) - 1) / 2) * width, width
+
+
+def pale(colour: str) -> str:
+    """A colour half way to white."""
+    return to_hex([1 - (1 - part) * 0.45 for part in to_rgb(colour)])
+
+
+def patch(state: str, label: str, **style: Any) -> Patch:
+    """A state's entry in a legend."""
+    return Patch(**{"facecolor": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "label": label, **style})
 
 
 def configuration_label(name: str, lengths: Mapping[str, int] | None) -> str:
@@ -129,8 +161,8 @@ def note(figure: Figure, text: str, size: float) -> None:
 
 def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Weights and machine, e.g. "gpt2-standin (random weights)" and "Xeon, 2 threads"."""
-    models = {r["job"]["model"]["name"]: r["job"]["model"]["source"] for r in provenance}
-    names = ", ".join(name + (" (random weights)" if source == "standin" else "") for name, source in models.items())
+    models = {r["job"]["model"]["name"]: r["job"]["model"]["random_weights"] for r in provenance}
+    names = ", ".join(name + (" (random weights)" if random else "") for name, random in models.items())
     host, job = provenance[0]["host"], provenance[0]["job"]
     machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
     return names, machine

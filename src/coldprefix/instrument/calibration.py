@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from coldprefix.instrument.null_engines import NullEngine, NullLlamaServer, NullPython, NullVllmServer
 from coldprefix.analysis.statistics import estimate
+from coldprefix.instrument.null_engines import NullEngine, NullPython, null_llama_server, null_vllm_server
 
 TTFTS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 # tokens/s -> tokens generated for it: about half a second each, and enough tokens to speak of a rate
@@ -51,8 +51,8 @@ def take(log: Path, samples: int, ttfts_ms: tuple[float, ...] = TTFTS_MS, rates:
         One row per sample (SAMPLES).
     """
     openers: dict[str, Callable[[], NullEngine]] = {
-        "llama-server": lambda: NullLlamaServer(log.with_suffix(".llamacpp.log")),
-        "vllm serve": lambda: NullVllmServer(log.with_suffix(".vllm.log")),
+        "llama-server": lambda: null_llama_server(log.with_suffix(".llamacpp.log")),
+        "vllm serve": lambda: null_vllm_server(log.with_suffix(".vllm.log")),
         "python": NullPython,
     }
     engines: dict[str, NullEngine] = {}

@@ -1,25 +1,24 @@
-"""Null engines: sessions of the harness whose engine answers at scripted times and reports when it did.
+"""Null engines: engines that answer at scripted times and report when they did, behind the harness's own client, clock and wire formats.
 
-The HTTP ones are the harness's own sessions, with its own client and its own reading of the answers; only the program that
-listens on the socket is another one.
+Only the program that listens on the socket is another one.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldprefix.instrument import null_server
-from coldprefix.engines.clock import Stopwatch, undisturbed
-from coldprefix.study.config import LlamaCpp
 from coldprefix.engines.client import Client, Exchange, Pieces
-from coldprefix.engines.llamacpp.server import LlamaServer
+from coldprefix.engines.clock import Stopwatch, undisturbed
 from coldprefix.engines.contract import Completion
-from coldprefix.engines.vllm.server import VllmServer
+from coldprefix.engines.llamacpp.wire import LlamaWire
+from coldprefix.engines.vllm.wire import VllmWire
+from coldprefix.engines.wire import Wire
+from coldprefix.instrument import null_server
 from coldprefix.process.server import Server, clean_environment
 
 TIMEOUT_S = 60.0
@@ -75,46 +74,45 @@ class _Recording(Client):
         return answer
 
 
-def _client(log: Path) -> _Recording:
-    client = _Recording(
-        Server("null engine", [sys.executable, null_server.__file__, "{socket}"], clean_environment({}), log, 1.0), TIMEOUT_S
-    )
-    client.wait_healthy(30)
-    return client
+class NullHttp:
+    """Streams like the server whose wire format this is: the harness's own requests and its own reading of the answers.
 
+    Args:
+        wire: makes the wire from a client.
+    """
 
-class _OverHttp:
-    _recording: _Recording
+    def __init__(self, log: Path, wire: Callable[[Client], Wire]) -> None:
+        command = [sys.executable, null_server.__file__, "{socket}"]
+        self.client = _Recording(Server("null engine", command, clean_environment({}), log, 1.0), TIMEOUT_S)
+        self.client.wait_healthy(30)
+        self._wire = wire(self.client)
 
     @property
     def truth(self) -> Truth:
-        return self._recording.truth
+        return self.client.truth
 
     @property
     def zero(self) -> float:
-        return self._recording.zero
+        return self.client.zero
 
     def script(self, ttft_ms: float, gap_ms: float) -> None:
-        self._recording.post("/script", {"ttft_ms": ttft_ms, "gap_ms": gap_ms})
+        self.client.post("/script", {"ttft_ms": ttft_ms, "gap_ms": gap_ms})
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        return self._wire.complete(prompt, max_tokens, stream)
+
+    def close(self) -> None:
+        self.client.close()
 
 
-class NullLlamaServer(_OverHttp, LlamaServer):
+def null_llama_server(log: Path) -> NullHttp:
     """Streams like llama-server."""
-
-    def __init__(self, log: Path) -> None:
-        self._settings = LlamaCpp.model_construct(prompt_cache=True)
-        self._form = "tokens"
-        self._client = self._recording = _client(log)
-        self._server = self._client.server
+    return NullHttp(log, lambda client: LlamaWire(client, "tokens", prompt_cache=True))
 
 
-class NullVllmServer(_OverHttp, VllmServer):
+def null_vllm_server(log: Path) -> NullHttp:
     """Streams like `vllm serve`."""
-
-    def __init__(self, log: Path) -> None:
-        self._form = "tokens"
-        self._client = self._recording = _client(log)
-        self._server = self._client.server
+    return NullHttp(log, lambda client: VllmWire(client, "tokens"))
 
 
 class NullPython:

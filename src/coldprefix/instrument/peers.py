@@ -12,16 +12,17 @@ from typing import Any
 
 import polars as pl
 
-from coldprefix.process import supervise
+from coldprefix.analysis.statistics import estimate
 from coldprefix.engines.clock import long_lived
-from coldprefix.study.config import Lengths
-from coldprefix.engines.llamacpp.log import log as llamacpp
-from coldprefix.engines.open import open_session
+from coldprefix.engines.llamacpp.build import ensure_build
+from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.errors import ColdprefixError
-from coldprefix.study.plan import Job
+from coldprefix.job import Job, Lengths
+from coldprefix.measure.cell import open_session
 from coldprefix.measure.prompts import draw_trial
-from coldprefix.process.server import clean_environment
 from coldprefix.measure.verify import rejection
+from coldprefix.process import supervise
+from coldprefix.process.server import clean_environment
 
 TOLERANCE = 0.03  # more than this is explained
 
@@ -56,10 +57,9 @@ def llama_bench(job: Job, gguf: Path, tokens: int) -> float:
 
     The same build, threads, batch sizes and flash attention as the job's; its context is as long as the prompt.
     """
-    settings = job.llamacpp
-    assert settings is not None
+    settings = settings_of(job)
     layers = "0" if job.accelerator == "cpu" else "99" if settings.gpu_layers < 0 else str(settings.gpu_layers)
-    command = [str(llamacpp.build_folder(job) / "llama-bench"), "-m", str(gguf.absolute()), "-p", str(tokens), "-n", "0", "-r", "1"]
+    command = [str(ensure_build(job.accelerator) / "llama-bench"), "-m", str(gguf.absolute()), "-p", str(tokens), "-n", "0", "-r", "1"]
     command += ["-b", str(settings.batch_tokens), "-ub", str(settings.ubatch_tokens), "-t", str(job.threads), "-ngl", layers]
     command += ["-fa", str(int(settings.flash_attention)), "-o", "json"]
     try:
@@ -81,7 +81,7 @@ def rounds(jobs: Sequence[Job], gguf: Path, log: Path, lengths: Sequence[Lengths
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         sessions = {
-            job.phase: (job, stack.enter_context(open_session(job, gguf, gguf, log.with_suffix(f".{job.phase}.log")))) for job in jobs
+            job.phase: (job, stack.enter_context(open_session(job, gguf, log.with_suffix(f".{job.phase}.log"), None))) for job in jobs
         }
         stack.enter_context(long_lived())
         plan = [(phase, own) for phase in [None, *sessions] for own in lengths]
@@ -94,7 +94,7 @@ def rounds(jobs: Sequence[Job], gguf: Path, log: Path, lengths: Sequence[Lengths
                     row |= {"ttft_ms": llama_bench(jobs[0], gguf, tokens)}
                 else:
                     job, session = sessions[phase]
-                    prompts = draw_trial((own.A, own.B, own.Q), "miss", job.model.vocabulary, job.protocol.seed, 1, number + 1, "fresh")
+                    prompts = draw_trial(own, "miss", job.model.vocabulary, job.protocol.seed, 1, number + 1, "fresh")
                     session.complete(prompts.warm, 1, stream=False)
                     done = session.complete(prompts.stream, 2, stream=True)
                     row |= {"ttft_ms": done.ttft_ms, "engine_prompt_ms": done.engine_prompt_ms}
@@ -128,8 +128,6 @@ def pairs_of_trials(trials: pl.DataFrame) -> pl.DataFrame:
 
 def summarise(pairs: pl.DataFrame) -> pl.DataFrame:
     """Ratios with their intervals (PEERS), one row per backend and length."""
-    from coldprefix.analysis.statistics import estimate
-
     rows = []
     for (phase, peer, tokens), own in pairs.group_by(["phase", "peer", "tokens"], maintain_order=True):
         outside = (own["ttft_ms"] - own["engine_prompt_ms"]).median()

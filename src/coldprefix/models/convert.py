@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from coldprefix.engines.llamacpp.build import ensure_source
+from coldprefix.engines.llamacpp.build import ensure_source, source_key
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import sha256_of
 from coldprefix.process import supervise
 from coldprefix.process.server import clean_environment
 from coldprefix.setup.building import ROOT
-from coldprefix.setup.environments import ensure_environment
+from coldprefix.setup.environments import ensure_environment, environment_key
 
 # Programs that read a model get no token, and nothing from a network: llama.cpp's converter lets transformers run code of the repository
 # that a model names, for some architectures.
@@ -31,6 +32,11 @@ def converter() -> list[str | Path]:
     """The command of llama.cpp's own converter to GGUF F16, of the source that llama.cpp is built from; the model's folder and --outfile follow."""
     python = ensure_environment("convert") / "bin" / "python"
     return [python, ensure_source() / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py", "--outtype", "f16"]
+
+
+def converter_key() -> str:
+    """sha256 over what the converter is made of."""
+    return sha256_of(f"{source_key()} {environment_key('convert')}".encode())
 
 
 def convert(name: str, folder: Path, outfile: Path, log: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from coldprefix.engines.contract import weights_of
 from coldprefix.engines.llamacpp.build import source_key
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import left_behind, partial_of, sha256_of, sha256_of_file, whole, write_json
@@ -17,11 +18,6 @@ from coldprefix.models.gguf import check_gguf
 from coldprefix.setup.building import locked, say
 
 RECORD = "coldprefix.json"  # inside the model's folder; written last
-
-
-def weights_of(models: Path, name: str, kind: str) -> Path:
-    """What an engine loads: the folder of "safetensors", or the "gguf" file."""
-    return models / (f"{name}-F16.gguf" if kind == "gguf" else name)
 
 
 def ensure_weights(name: str, model: ModelEntry, models: Path, kind: str, earlier: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""WHO ENDS WITH WHOM: programs, servers, locks, and engines inside a process."""

@@ -18,7 +18,6 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.process.identity import born
 from coldprefix.process.server import tail
 
-
 TMP = "coldprefix-process-"  # followed by the process's id and birth
 
 

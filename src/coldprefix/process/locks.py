@@ -107,25 +107,26 @@ def _write(handle: IO[str], text: str) -> None:
         pass
 
 
-def hold_folder(folder: Path) -> tuple[IO[str], list[Path]]:
+def hold_folder(folder: Path) -> IO[str]:
     """Mark a folder as in use by this process until it ends; remove Snakemake's locks if every run that could have left them is dead.
 
     Snakemake's own lock is a file: a run that is killed leaves it, and every later run would stop. Every Snakemake of ours, a dry run
     too, holds a shared lock of the kernel's here; whoever gets the exclusive one for a moment is alone.
 
     Returns:
-        What must be kept until this process ends, and the locks that were removed.
+        What must be kept until this process ends.
     """
     mark = folder / ".snakemake" / "coldprefix.lock"
     mark.parent.mkdir(exist_ok=True)
     handle = open(mark, "w")  # noqa: SIM115  (held by the caller)
-    stale: list[Path] = []
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         stale = [file for file in (folder / ".snakemake" / "locks").glob("*") if file.is_file()]
         for file in stale:
             file.unlink()
+        if stale:
+            print("coldprefix: an earlier run in this folder was killed; its lock has been removed", file=sys.stderr, flush=True)
     except BlockingIOError:
         pass  # another run is alive: Snakemake will say so
     fcntl.flock(handle, fcntl.LOCK_SH)
-    return handle, stale
+    return handle

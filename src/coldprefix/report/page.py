@@ -16,11 +16,12 @@ from typing import Any
 import jinja2
 import polars as pl
 
-from coldprefix.analysis import walltime as costs
+from coldprefix.analysis import walltime
 from coldprefix.analysis.caveats import caveats_of
-from coldprefix.study.config import Cell
+from coldprefix.analysis.summary import EFFECT
 from coldprefix.errors import ColdprefixError
 from coldprefix.figures.style import backend_title
+from coldprefix.job import cell_of
 
 ROWS_SHOWN = 300  # of a figure; the download has all
 # Which figure shows what a claim is about.
@@ -64,8 +65,8 @@ def build(
         trials: tables.TRIALS, summary: tables.SUMMARY, claims: claims.CLAIMS or None where they were not checked.
         provenance: the record of each cell.
         figures: PNG files; the rows (.csv) and the caption (.txt) lie beside each.
-        calibration: the table of `calibration.sample.table`, with the targets that were missed.
-        peers: the table of `peers.table`.
+        calibration: the table of `instrument.calibration.table`, with the targets that were missed.
+        peers: the table of `instrument.peers.table`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -81,9 +82,7 @@ def build(
     hosts = sorted(
         {f"{r['host']['cpu']}, {r['job']['threads']} threads" + "".join(f", {g['name']}" for g in r["host"]["gpus"]) for r in provenance}
     )
-    models = sorted(
-        {r["job"]["model"]["name"] + (" (random weights)" if r["job"]["model"]["source"] == "standin" else "") for r in provenance}
-    )
+    models = sorted({r["job"]["model"]["name"] + (" (random weights)" if r["job"]["model"]["random_weights"] else "") for r in provenance})
     return template.render(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -99,18 +98,14 @@ def build(
         table=_cells(summary, provenance),
         metrics=METRICS,
         rejections=_rejections(rejected),
-        provenance=[{"cell": _path(r["job"]), "text": json.dumps(r, indent=1, sort_keys=True)} for r in provenance],
-        costs=costs.breakdown(provenance),
-        cost_parts=costs.PARTS,
-        between=costs.between(provenance),
+        provenance=[{"cell": cell_of(r["job"]).path, "text": json.dumps(r, indent=1, sort_keys=True)} for r in provenance],
+        costs=walltime.breakdown(provenance),
+        cost_parts=walltime.PARTS,
+        between=walltime.between(provenance),
         caveats=caveats_of(trials, provenance).rows(named=True),
         calibration=calibration,
         peers=peers,
     )
-
-
-def _path(keys: Mapping[str, Any]) -> str:
-    return Cell(keys["phase"], keys["variant"], keys["configuration"], keys["state"]).path
 
 
 def _claims(claims: pl.DataFrame | None, drawn: set[str]) -> list[dict[str, Any]] | None:
@@ -161,10 +156,10 @@ def _settings(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row per cell: medians with their intervals, valid and rejected trials."""
-    known = {_path(r["job"]) for r in provenance}
+    known = {cell_of(r["job"]).path for r in provenance}
     rows: dict[str, dict[str, Any]] = {}
-    for row in summary.filter(pl.col("state").is_not_null()).iter_rows(named=True):
-        cell = _path(row)
+    for row in summary.filter(pl.col("metric") != EFFECT).iter_rows(named=True):
+        cell = cell_of(row).path
         found = rows.setdefault(cell, {"cell": cell, "known": cell in known, "metrics": {}})
         if row["metric"] == "ttft_ms":
             found |= {
@@ -182,6 +177,6 @@ def _rejections(rejected: pl.DataFrame) -> list[dict[str, Any]]:
     keys = ["phase", "variant", "configuration", "state", "rejection"]
     groups = rejected.group_by(keys, maintain_order=True).agg(pl.col("trial"))
     return [
-        {"cell": _path(row), "reason": row["rejection"], "trials": ", ".join(map(str, row["trial"]))}
+        {"cell": cell_of(row).path, "reason": row["rejection"], "trials": ", ".join(map(str, row["trial"]))}
         for row in groups.iter_rows(named=True)
     ]

@@ -1,0 +1,1 @@
+"""What must exist before anything runs: environments and builds, cached by content outside the checkout."""

@@ -63,14 +63,42 @@ class Plan:
             raise ColdprefixError(f"config.yaml has no cell {cell}")
         return self.jobs[cell]
 
+    @property
+    def states(self) -> list[str]:
+        """The states of all cells."""
+        return list(dict.fromkeys(job.state for job in self.jobs.values()))
+
+    def in_environment(self, name: str) -> Job:
+        """A preflight that runs in the environment of this name: its engine and keys are those of all that do."""
+        return next(job for job in self.preflights.values() if job.environment == name)
+
+    def setup_records(self) -> list[str]:
+        """The records of everything that the phases need before they can run."""
+        needs = []
+        for job in self.preflights.values():
+            needs += [f"results/setup/environments/{job.environment}.json", f"results/setup/models/{job.model.name}.json"]
+            if registry.engine(job.engine).weights == "gguf":
+                needs.append(f"results/setup/gguf/{job.model.name}.json")
+        return list(dict.fromkeys(needs))
+
+    def figures(self) -> dict[str, registry.Drawn]:
+        """The figures that can be drawn from the experiments that the configuration asks for."""
+
+        def can_be_drawn(figure: registry.Drawn) -> bool:
+            phases = [figure.phase] if figure.phase else None
+            return all(self.cells(experiment, phases=phases) for experiment in figure.experiments)
+
+        return {name: figure for name, figure in registry.figures().items() if can_be_drawn(figure)}
+
     def write(self, path: Path) -> None:
         """Write what the programs read: {"cells", "preflight"}: jobs by name; "models": entries by name; "experiments": cells by name;
-        "figures": how they look."""
+        "lengths" of the configurations; "figures": how they look."""
         content: dict[str, Any] = {
             "cells": {cell: job.model_dump(mode="json") for cell, job in self.jobs.items()},
             "preflight": {phase: job.model_dump(mode="json") for phase, job in self.preflights.items()},
             "models": {name: entry.model_dump(mode="json") for name, entry in self.config.models.items()},
             "experiments": {name: self.cells(name) for name in self.config.experiments},
+            "lengths": {name: self.config.lengths_of(name).model_dump() for name in self.config.configurations},
             "figures": self.config.figures.model_dump(mode="json"),
         }
         write_json(path, content)

@@ -38,6 +38,7 @@ FIGURES = {
     "fig6_confound": ("confound",),
     "phase_panels": ("main",),
 }
+PANELS = "phase_panels"
 # Files of claims/checks/, each with a CHECK: the tests that claims.yaml can name.
 CHECKS = (
     "ratio",
@@ -53,6 +54,14 @@ CHECKS = (
     "kv_bytes_per_token",
     "slots_evict_prefix",
 )
+
+
+class Drawn(NamedTuple):
+    """A figure of a study: its file in figures/, the experiments that it shows, and the one phase that it is about (None: all)."""
+
+    module: str
+    experiments: tuple[str, ...]
+    phase: str | None
 
 
 class Backend(NamedTuple):
@@ -89,3 +98,9 @@ def interface_of(phase: str) -> contract.Interface:
     """How a backend is drawn, and its phase."""
     backend = phases()[phase]
     return engine(backend.engine).interfaces[backend.interface]
+
+
+def figures() -> dict[str, Drawn]:
+    """All figures by name: those of FIGURES, one for each phase in the place of phase_panels."""
+    found = {name: Drawn(name, experiments, None) for name, experiments in FIGURES.items() if name != PANELS}
+    return found | {f"{phase}_panels": Drawn(PANELS, FIGURES[PANELS], phase) for phase in phases()}

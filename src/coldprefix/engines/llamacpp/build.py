@@ -36,8 +36,6 @@ CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native")
 TARGETS = ("llama-server", "llama-bench")
 
 
-
-
 def _sdist_pin() -> tuple[str, str]:
     """(requirement, sha256) of the llama-cpp-python sdist."""
     text = (building.ROOT / "envs" / "llamacpp" / "sdist.txt").read_text()

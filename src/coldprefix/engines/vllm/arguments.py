@@ -7,8 +7,8 @@ from typing import Any
 
 from coldprefix.engines.vllm.engine import settings_of
 from coldprefix.errors import ColdprefixError
-from coldprefix.study.plan import Job
 from coldprefix.process.server import clean_environment
+from coldprefix.study.plan import Job
 
 
 def arguments(job: Job) -> dict[str, Any]:
@@ -81,4 +81,6 @@ def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
             "threads": job.threads,
         }
     except (KeyError, TypeError) as error:
-        raise ColdprefixError(f"vLLM's configuration has no field {error}; has it been renamed? Look at engines/vllm/arguments.py") from None
+        raise ColdprefixError(
+            f"vLLM's configuration has no field {error}; has it been renamed? Look at engines/vllm/arguments.py"
+        ) from None

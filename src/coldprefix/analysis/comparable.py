@@ -1,0 +1,107 @@
+"""May these cells be put side by side? They must be what the configuration asks for, and measured under the same conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import polars as pl
+
+from coldprefix.analysis.agreement import disagreements
+from coldprefix.errors import ColdprefixError
+from coldprefix.job import cell_of, differing
+
+SENT = ["phase", "model", "variant", "configuration", "state", "replicate", "trial", "step", "prompt_hash"]
+
+
+def path_of(record: Mapping[str, Any]) -> str:
+    """The cell of a record: its folder below results/raw."""
+    return cell_of(record["job"]).path
+
+
+def check_planned(records: Mapping[str, Mapping[str, Any]], planned: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a cell that was measured by another job than the configuration asks for now, as after `--touch` or with
+    `--rerun-triggers mtime`: it would put two protocols into one table.
+
+    Args:
+        records: the cells' records by their paths.
+        planned: jobs of the plan by the same.
+
+    Raises:
+        ColdprefixError: names the cell, the key and both values.
+    """
+    for cell, record in records.items():
+        if cell not in planned:
+            raise ColdprefixError(f"the configuration does not ask for the cell {cell}; run snakemake again")
+        found = list(differing(record["job"], planned[cell]))
+        if found:
+            key, measured, asked = found[0]
+            more = f" ({len(found) - 1} more differ: {', '.join(other for other, _, _ in found[1:4])})" if len(found) > 1 else ""
+            raise ColdprefixError(
+                f"{cell} was measured with {key} {measured!r}, the configuration asks for {asked!r} now{more}. Measure it anew: "
+                f"delete results/raw/{cell} and run snakemake again, without --touch and with Snakemake's own --rerun-triggers."
+            )
+
+
+def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to put cells side by side that were measured under different conditions.
+
+    The machine must be the same for all; the settings in force and the model for all cells of a phase; and what must agree
+    between the two interfaces of an engine (settings.py).
+
+    Raises:
+        ColdprefixError: names the field, the cells and both values, and how to measure anew.
+    """
+
+    def compare(records: Sequence[Mapping[str, Any]], fields: Sequence[tuple[str, ...]]) -> None:
+        for field in fields:
+            first_cell, first = path_of(records[0]), _get(records[0], field)
+            for record in records[1:]:
+                if _get(record, field) != first:
+                    raise ColdprefixError(
+                        f"cells that were measured differently cannot be compared: {'.'.join(field)} is {first!r} for {first_cell} and "
+                        f"{_get(record, field)!r} for {path_of(record)}. Measure anew: snakemake --forcerun {record['job']['phase']}"
+                    )
+
+    if not records:
+        return
+    compare(records, [("host", "cpu"), ("host", "usable_cpus"), ("host", "gpu_names"), ("job", "accelerator"), ("job", "threads")])
+    phases = dict.fromkeys(record["job"]["phase"] for record in records)
+    for phase in phases:
+        compare([r for r in records if r["job"]["phase"] == phase], [("job", "model")])
+    # A variant of a sweep may change settings; within one, they are the same for all cells and for both interfaces of an engine.
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["job"]["variant"], record["job"]["phase"]), []).append(record)
+    for cells in groups.values():
+        compare(cells, [("in_force_settings",)])
+    for (one_key, one_cells), (other_key, other_cells) in combinations(groups.items(), 2):
+        if one_key[0] != other_key[0]:
+            continue
+        one, other = one_cells[0], other_cells[0]
+        disagreements(*({**r["job"], "model": r["job"]["model"]["name"], "in_force": r["in_force"]} for r in (one, other)))
+
+
+def check_same_prompts(requests: pl.DataFrame) -> None:
+    """All backends that run the same model must have been sent the same token ids.
+
+    Raises:
+        ColdprefixError: names the first request that differs and the phases.
+    """
+    request = ["model", "variant", "configuration", "state", "replicate", "trial", "step"]
+    differing = requests.group_by(request, maintain_order=True).agg(pl.col("prompt_hash").n_unique(), pl.col("phase").unique())
+    for row in differing.filter(pl.col("prompt_hash") > 1).head(1).iter_rows(named=True):
+        where = ", ".join(f"{key} {row[key]}" for key in request)
+        raise ColdprefixError(f"the phases {sorted(row['phase'])} were not sent the same tokens ({where}), so they cannot be compared")
+
+
+def _get(record: Mapping[str, Any], field: tuple[str, ...]) -> Any:
+    if field == ("host", "gpu_names"):
+        return [gpu["name"] for gpu in record["host"]["gpus"]]
+    if field == ("in_force_settings",):  # all but the command line, which names files
+        return {key: value for key, value in record["in_force"].items() if key != "command"}
+    value: Any = record
+    for key in field:
+        value = value[key]
+    return value
