@@ -6,9 +6,11 @@ import difflib
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, create_model
+from pydantic_core import core_schema
 
 
 class Strict(BaseModel):
@@ -30,16 +32,25 @@ def some_of(section: type[Strict], without: Collection[str] = ()) -> type[Strict
     return create_model(f"Some{section.__name__}", __base__=Strict, __doc__=section.__doc__, **fields)
 
 
-def one_of(what: str, choices: Callable[[], Collection[str]]) -> Any:
-    """The type of a name among ``choices``, e.g. one_of("phase", lambda: PHASES)."""
+@dataclass(frozen=True)
+class OneOf:
+    """Of a string: it is among ``choices``, e.g. Annotated[str, OneOf("phase", phases)]; ``what`` is what messages call it."""
 
-    def check(value: str) -> str:
-        known = list(choices())
+    what: str
+    choices: Callable[[], Collection[str]]
+
+    def check(self, value: str) -> str:
+        """Raises ValueError, with the choices, if it is none."""
+        known = list(self.choices())
         if value not in known:
-            raise ValueError(f"there is no {what} {value!r}{suggest(value, known)}; the {what}s are {', '.join(known)}")
+            raise ValueError(f"there is no {self.what} {value!r}{suggest(value, known)}; the {self.what}s are {', '.join(known)}")
         return value
 
-    return Annotated[str, AfterValidator(check), Field(json_schema_extra=lambda schema: schema.update(enum=list(choices())))]
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"enum": list(self.choices())}
 
 
 def as_list(value: Any) -> Any:

@@ -12,32 +12,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from pydantic import BaseModel
 
 from coldprefix.data import tables
-from coldprefix.setup.environments import ROOT
-from coldprefix.study.config import (
-    SCHEMA_VERSION,
-    Compare,
-    Config,
-    Figures,
-    HubModel,
-    LlamaCpp,
-    Override,
-    StandinModel,
-    Sweep,
-    Variant,
-    Vllm,
-)
+from coldprefix.data.tables import SCHEMA_VERSION
+from coldprefix.setup.building import ROOT
+from coldprefix.study import registry
+from coldprefix.study.config import Compare, Config, Figures, Override, Sweep, Variant
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("", Config),
     ("cells.PATTERN", Override),
     ("sweeps.NAME", Sweep),
     ("sweeps.NAME.variants.NAME", Variant),
-    ("llamacpp", LlamaCpp),
-    ("vllm", Vllm),
+    *((name, registry.engine(name).settings) for name in registry.ENGINES),
     ("compare", Compare),
     ("figures", Figures),
-    ("models.NAME (source: standin)", StandinModel),
-    ("models.NAME (source: hub)", HubModel),
+    *((f"models.NAME (source: {name})", registry.source(name)) for name in registry.SOURCES),
 ]
 
 
@@ -64,7 +52,7 @@ def configuration_page() -> str:
         "# Configuration",
         "",
         "Every key of `config.yaml`; the file itself shows the defaults with comments. Written by `make docs` from",
-        "`src/coldprefix/config.py`, which also checks the values.",
+        "`src/coldprefix/study/config.py` and the engines' and sources' own types.",
         "",
         "    snakemake --config trials=5 phases=phase3a,phase3b        # single values",
         "    snakemake --configfile my.yaml                            # a file with only the keys that differ",
@@ -73,7 +61,8 @@ def configuration_page() -> str:
         title = f"`{name}`" if name else "Top level"
         doc = (model.__doc__ or "").strip().splitlines()[0]
         lines += ["", f"## {title}", "", doc if name else "", "", "| key | type | meaning |", "| --- | --- | --- |"]
-        for key, schema in model.model_json_schema()["properties"].items():
+        whole = model.model_json_schema()
+        for key, schema in whole["properties"].items():
             kind = _type_text(schema).replace("|", "\\|")
             lines.append(f"| `{key}` | {kind} | {schema.get('description', '').replace('|', chr(92) + '|')} |")
     return "\n".join(line for i, line in enumerate(lines) if line or lines[i - 1]) + "\n"
@@ -86,7 +75,7 @@ def data_page() -> str:
         "",
         f"Schema version {SCHEMA_VERSION}. Raw requests are in `results/raw/PHASE/CONFIGURATION/STATE/requests.parquet`, never edited;",
         "`results/requests.parquet` is all of them, `trials` and `summary` are derived. Unknown is null, never 0. Written by `make docs` from",
-        "`src/coldprefix/tables.py`. Beside each table that is not a cell's lies its sha256 (`sha256sum --check *.sha256`), looked at whenever",
+        "`src/coldprefix/data/tables.py`. Beside each table that is not a cell's lies its sha256 (`sha256sum --check *.sha256`), looked at whenever",
         "it is read.",
         "",
         "Beside the rows lies the cell's `provenance.json`: machine, engine, settings in force, the job. Both carry the schema version; the",

@@ -35,8 +35,8 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
                 effect = style.find(effects, phase=phase, configuration=configuration, state=state)
                 if effect:
                     at = i if len(states) == 2 else i + shift
-                    label, size = f"{style.signed(effect['median'], 0)} %", settings.font_pt - 1
-                    panel.annotate(label, (at, top), (0, 3), textcoords="offset points", ha="center", fontsize=size)
+                    label, points = f"{style.signed(effect['median'], 0)} %", settings.font_pt - 1
+                    panel.annotate(label, (at, top), (0, 3), textcoords="offset points", ha="center", fontsize=points)
         panel.set_title(style.backend_title(phase))
         panel.set_xticks(range(len(configurations)), [style.configuration_label(c, lengths[c]) for c in configurations])
     axes[0][0].set_ylabel("time to first token (ms)")

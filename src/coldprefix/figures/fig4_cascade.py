@@ -49,11 +49,11 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
                     continue
                 x = i + shift
                 style.bar(top, x, time, state, width)
-                computed = float(sent) - float(cached)  # type: ignore[arg-type]
+                reused: Any = cached
+                computed = sent - reused  # type: ignore[operator]
                 bottom.bar(x, computed, width, color=style.COLOURS[state], hatch=style.HATCHES[state], edgecolor="white", linewidth=0.3)
-                bottom.bar(
-                    x, float(cached), width, bottom=computed, color=style.pale(style.COLOURS[state]), edgecolor="white", linewidth=0.3
-                )  # type: ignore[arg-type]
+                colour = style.pale(style.COLOURS[state])
+                bottom.bar(x, reused, width, bottom=computed, color=colour, edgecolor="white", linewidth=0.3)
         tier = "" if variant == "main" else "\n+ host tier"
         top.set_title(style.backend_title(phase) + tier if tier else style.backend_title(phase) + "\n")
         bottom.set_xticks(range(len(STEPS)), list(STEPS.values()), rotation=35, ha="right", rotation_mode="anchor")

@@ -22,7 +22,7 @@ def parse(values: Mapping[str, Any]) -> Config:
         ColdprefixError: lists every mistake with its path and a correction.
     """
     try:
-        config = Config.model_validate(dict(values))
+        config: Config = Config.model_validate(dict(values))
         lines = list(problems(config))
     except ValidationError as error:
         lines = explain(error, Config)

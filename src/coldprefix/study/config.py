@@ -7,23 +7,27 @@ that does not exist, a value of the wrong type or range, and values that cannot 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, create_model
 
 from coldprefix.engines.contract import EngineSettings
 from coldprefix.job import Cell, Lengths, Protocol
-from coldprefix.strict import Strict, as_list, as_number, one_of, some_of
+from coldprefix.models.contract import ModelEntry
+from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
 
-PhaseName = one_of("phase", registry.phases)
-State = one_of("state", lambda: registry.EDITS)
+PhaseName = Annotated[str, OneOf("phase", registry.phases)]
+State = Annotated[str, OneOf("state", lambda: registry.EDITS)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 ConfigurationName = Annotated[str, Field(pattern=r"^A[1-9][0-9]{0,6}_B[1-9][0-9]{0,6}$")]
 Phases = Annotated[list[PhaseName], BeforeValidator(as_list)]
 States = Annotated[list[State], BeforeValidator(as_list)]
 Configurations = Annotated[list[ConfigurationName], BeforeValidator(as_list)]
-Model = Annotated[Union[tuple(registry.source(name) for name in registry.SOURCES)], Field(discriminator="source")]  # noqa: UP007
+if TYPE_CHECKING:
+    Model = ModelEntry
+else:
+    Model = Annotated[Union[tuple(registry.source(name) for name in registry.SOURCES)], Field(discriminator="source")]  # noqa: UP007
 
 
 def _with_engines(base: type[Strict], some: bool) -> type[Strict]:
@@ -111,7 +115,7 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
 
     def model_of(self, phase: str) -> str:
         """Name of the model that ``phase`` runs."""
-        return self.phase_models.get(phase, self.model)  # type: ignore[call-overload, no-any-return]
+        return self.phase_models.get(phase, self.model)
 
     def lengths_of(self, configuration: str) -> Lengths:
         """The token lengths that a configuration's name says."""

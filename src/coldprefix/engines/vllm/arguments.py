@@ -7,8 +7,8 @@ from typing import Any
 
 from coldprefix.engines.vllm.engine import settings_of
 from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
 from coldprefix.process.server import clean_environment
-from coldprefix.study.plan import Job
 
 
 def arguments(job: Job) -> dict[str, Any]:
