@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "src"))
 import polars as pl
 
 from coldprefix.data import tables
+from coldprefix.job import Cell
 from coldprefix.setup.environments import sha256_of
-from coldprefix.study.config import Cell
 
 TOKENS = 8  # of each streaming query
 STEPS = ("warmup", "query", "rewarm", "stream")

@@ -27,12 +27,14 @@ from coldprefix.engines.open import open_session
 from coldprefix.analysis.statistics import RESAMPLES, SEED
 from coldprefix.engines.clock import long_lived
 from coldprefix.engines.contract import Session
+from coldprefix.job import Job
 from coldprefix.measure import protocol
 from coldprefix.measure.prompts import draw_trial
 from coldprefix.measure.stopping import median_interval
 from coldprefix.process.locks import exclusive
-from coldprefix.study.config import load, parse
-from coldprefix.study.plan import Job, job_of
+from coldprefix.study.checks import parse
+from coldprefix.study.config import load
+from coldprefix.study.plan import job_of
 
 SETTLE_MS = (0, 5, 20, 100, 500)
 ORIGINAL_TRIALS, ORIGINAL_MS = 20, 500

@@ -15,8 +15,10 @@ import fault_table
 import pytest
 import yaml
 
-from coldprefix.study.config import Cell, Config, parse
-from coldprefix.study.plan import Job, job_of
+from coldprefix.job import Cell, Job
+from coldprefix.study.checks import parse
+from coldprefix.study.config import Config
+from coldprefix.study.plan import job_of
 
 ROOT = Path(__file__).resolve().parents[1]
 Values = dict[str, Any]

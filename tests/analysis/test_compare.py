@@ -21,7 +21,7 @@ from coldprefix.data import tables
 from coldprefix.data.raw import write_cell
 from coldprefix.errors import ColdprefixError
 from coldprefix.measure import protocol
-from coldprefix.study.config import parse
+from coldprefix.study.checks import parse
 from coldprefix.study.plan import job_of
 
 MakeRun = Callable[..., Path]

@@ -20,7 +20,7 @@ from coldprefix.claims.claims import claims
 from coldprefix.data import tables
 from coldprefix.data.raw import sealed
 from coldprefix.errors import ColdprefixError
-from coldprefix.study.config import PHASES
+from coldprefix.study import registry
 
 Rows = list[dict[str, Any]]
 Q = 24
@@ -33,7 +33,7 @@ def cell(phase: str, variant: str, configuration: str, state: str, n: int = 6, *
     match = re.fullmatch(r"A(\d+)_B(\d+)", configuration)
     assert match
     a, b = int(match[1]), int(match[2])
-    engine, interface = PHASES[phase]
+    engine, interface = registry.phases()[phase]
     reused, length = (a + b, a + b + Q) if state == "hit" else (0, b + Q)
     base: dict[str, Any] = dict.fromkeys(tables.TRIALS)
     base |= {"phase": phase, "engine": engine, "interface": interface, "sweep": variant.split("/")[0], "variant": variant}

@@ -24,9 +24,9 @@ from coldprefix.analysis.statistics import degradation_pct, estimate
 from coldprefix.data import raw as raw_files
 from coldprefix.data import tables
 from coldprefix.errors import ColdprefixError
+from coldprefix.job import Job
 from coldprefix.measure import protocol
 from coldprefix.setup.environments import sha256_of
-from coldprefix.study.plan import Job
 
 MakeJob = Callable[..., Job]
 

@@ -37,8 +37,8 @@ from conftest import ROOT
 from tampering import Proxy, request_number
 
 from coldprefix.data import tables
+from coldprefix.job import Job
 from coldprefix.process import locks as exclusive
-from coldprefix.study.plan import Job
 
 pytestmark = pytest.mark.engine
 

@@ -29,7 +29,8 @@ from coldprefix.measure import protocol
 from coldprefix.measure.verify import rejection
 from coldprefix.models.gguf import check_gguf
 from coldprefix.setup.environments import sha256_of
-from coldprefix.study.config import LlamaCpp, parse
+from coldprefix.study.checks import parse
+from coldprefix.study.config import LlamaCpp
 
 CELL = "phase3a/A512_B256/hit"
 MANY = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

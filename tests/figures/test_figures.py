@@ -27,7 +27,8 @@ from coldprefix.figures import (
     style,
 )
 from coldprefix.measure import protocol
-from coldprefix.study.config import PHASES, Config, parse
+from coldprefix.study.checks import parse
+from coldprefix.study.config import Config
 from coldprefix.study.plan import job_of
 
 FIGURES = {

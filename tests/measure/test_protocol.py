@@ -8,12 +8,12 @@ import psutil
 import pytest
 from null_engine import NullSession
 
-from coldprefix.analysis.aggregate import trials_of
+from coldprefix.analysis.summary import trials_of
 from coldprefix.engines.contract import Completion
 from coldprefix.errors import ColdprefixError, EngineRefusal
+from coldprefix.job import Job
 from coldprefix.measure import protocol
 from coldprefix.measure.verify import intended_reuse, rejection
-from coldprefix.study.plan import Job
 
 FAST = {"settle_ms": 0, "trials": 4, "burn_in": 1}
 MakeJob = Callable[..., Job]

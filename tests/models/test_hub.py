@@ -24,8 +24,8 @@ import pytest
 from hub_server import Cut, HubServer, Repository
 from safetensors.numpy import load_file
 
+from coldprefix.job import Job
 from coldprefix.setup import environments
-from coldprefix.study.plan import Job
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
 MIB = 1024 * 1024

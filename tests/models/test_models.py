@@ -19,7 +19,8 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.models.gguf import check_gguf
 from coldprefix.models.prepare import hub, standin
 from coldprefix.models.prepare import prepare as models
-from coldprefix.study.config import Config, StandinModel
+from coldprefix.models.standin import StandinModel
+from coldprefix.study.config import Config
 
 pytestmark = pytest.mark.engine  # the tokenizer comes from llama.cpp's source, the converter needs torch
 

@@ -16,9 +16,9 @@ import pytest
 from conftest import ROOT
 
 from coldprefix.engines.client import Client, count, number
-from coldprefix.engines.clock import born
 from coldprefix.errors import ColdprefixError
 from coldprefix.process import server
+from coldprefix.process.identity import born
 
 FAKE = str(ROOT / "tests" / "fake_server.py")
 

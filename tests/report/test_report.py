@@ -20,7 +20,7 @@ from coldprefix.data import tables
 from coldprefix.figures import fig1_invalidation, style
 from coldprefix.measure import protocol
 from coldprefix.report.page import page as report
-from coldprefix.study.config import parse
+from coldprefix.study.checks import parse
 from coldprefix.study.plan import job_of
 
 EVIL = "<script>document.title='pwned'</script>&\"'<img src=x onerror=\"document.title='pwned'\">"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.study.config import Config, load, parse
+from coldprefix.study.checks import parse
+from coldprefix.study.config import Config, load
 
 
 def test_the_repository_s_own_configuration_is_valid_and_has_24_cells_and_sweeps(config: Config) -> None:

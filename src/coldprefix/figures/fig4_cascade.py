@@ -50,7 +50,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
                 x = i + shift
                 style.bar(top, x, time, state, width)
                 reused: Any = cached
-                computed = sent - reused  # type: ignore[operator]
+                computed = sent - reused
                 bottom.bar(x, computed, width, color=style.COLOURS[state], hatch=style.HATCHES[state], edgecolor="white", linewidth=0.3)
                 colour = style.pale(style.COLOURS[state])
                 bottom.bar(x, reused, width, bottom=computed, color=colour, edgecolor="white", linewidth=0.3)
