@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report test faults check audit docs lock
+.PHONY: help setup figures quick report test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,11 +19,14 @@ quick: setup  ## the study's table without the sweeps, and what can be drawn fro
 report: setup  ## as figures, and results/report.html: everything in one file
 	@$(RUN) snakemake results/report.html
 
-test: setup  ## all tests
+test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest
 
+test-all: setup  ## all tests, the slow ones, too
+	@$(RUN) python -m pytest -m "slow or not slow"
+
 faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
-	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/test_faults.py tests/test_soak.py tests/test_hub.py tests/test_models.py
+	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules

@@ -22,7 +22,7 @@ from coldprefix.study.plan import job_of
 
 ROOT = Path(__file__).resolve().parents[1]
 Values = dict[str, Any]
-pytest_plugins = ["finished_run"]
+pytest_plugins = ["finished_run", "fault_run"]
 
 
 @pytest.fixture

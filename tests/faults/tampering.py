@@ -10,7 +10,6 @@ import os
 import re
 import select
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,9 +19,9 @@ STEPS = ("warmup", "query", "rewarm", "stream")
 BODY = b"\r\n\r\n"
 
 
-def sockets() -> set[Path]:
-    """Of all servers of coldprefix on this machine."""
-    return set(Path(tempfile.gettempdir()).glob("coldprefix-*/engine.sock"))
+def sockets(tmp: Path) -> set[Path]:
+    """Of the servers of coldprefix whose temporary folder is ``tmp``."""
+    return set(tmp.glob("coldprefix-*/engine.sock"))
 
 
 def request_number(trial: int, step: str) -> int:
