@@ -70,9 +70,9 @@ def extended(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Extend
             path.write_text(f"{text.rstrip()}\n\n{code}")
         else:
             assert len(code.strip().splitlines()) == 1, "one line"
-            path.write_text(
-                re.sub(rf"(?m)^({place} = [({{]\n(?:.*\n)*?)(?=[)}}]$)", lambda found, code=code: found[1] + code, text, count=1)
-            )
+            before = re.search(rf"(?m)^{place} = [({{]\n(?:.*\n)*?(?=[)}}]$)", text)
+            assert before, f"{name} holds no {place}"
+            path.write_text(text[: before.end()] + code + text[before.end() :])
         assert path.read_text() != text
         done.lines[f"{name}: {place}"] = code
     (folder / "my.yaml").write_text(CONFIG.replace("FOLDER", str(finished / "models" / "gpt2-tiny")))
