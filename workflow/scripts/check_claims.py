@@ -14,11 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from coldprefix.claims.claims import claims
-from coldprefix.data import tables
+from coldprefix.claims import listed, page
+from coldprefix.claims.table import check_all
+from coldprefix.data.parquet import read_table, write_table
 from coldprefix.data.raw import read_records
-from coldprefix.errors import run_main
+from coldprefix.data.tables import TRIALS
 from coldprefix.files import write_text
+from coldprefix.process.program import run_main
 
 
 def main() -> None:
@@ -30,13 +32,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, required=True)
     arguments = parser.parse_args()
-    listed = claims.load(arguments.claims)
-    trials = tables.read_table(arguments.trials, tables.TRIALS)
+    claims = listed.load(arguments.claims)
+    trials = read_table(arguments.trials, TRIALS)
     provenance = read_records(arguments.provenance)
-    table = claims.check_all(listed, trials, provenance, claims.read_converter(arguments.converter))
-    tables.write_table(table, arguments.out)
-    write_text(arguments.markdown, claims.as_markdown(table))
-    print(f"\n{claims.as_text(table)}", flush=True)
+    table = check_all(claims, trials, provenance, listed.read_converter(arguments.converter))
+    write_table(table, arguments.out)
+    write_text(arguments.markdown, page.as_markdown(table))
+    print(f"\n{page.as_text(table)}", flush=True)
 
 
 if __name__ == "__main__":

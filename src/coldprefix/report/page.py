@@ -24,16 +24,6 @@ from coldprefix.figures.style import backend_title
 from coldprefix.job import cell_of
 
 ROWS_SHOWN = 300  # of a figure; the download has all
-# Which figure shows what a claim is about.
-FIGURE_OF = {
-    "C2": "fig6_confound",
-    "C3": "fig5_batch_size",
-    "C4": "fig6_confound",
-    "C5": "fig3_architectures",
-    "C6": "fig4_cascade",
-    "C9": "fig4_cascade",
-    "C10": "fig2_scaling",
-}
 METRICS = {"ttft_ms": "TTFT (ms)", "warmup_ms": "warm-up (ms)", "rewarm_ms": "re-warm (ms)", "throughput_tok_s": "tokens/s"}
 
 
@@ -62,7 +52,7 @@ def build(
     """The page.
 
     Args:
-        trials: tables.TRIALS, summary: tables.SUMMARY, claims: claims.CLAIMS or None where they were not checked.
+        trials: tables.TRIALS, summary: tables.SUMMARY, claims: claims.table.CLAIMS or None where they were not checked.
         provenance: the record of each cell.
         figures: PNG files; the rows (.csv) and the caption (.txt) lie beside each.
         calibration: the table of `instrument.calibration.table`, with the targets that were missed.
@@ -113,9 +103,9 @@ def _claims(claims: pl.DataFrame | None, drawn: set[str]) -> list[dict[str, Any]
         return None
     rows = []
     for row in claims.iter_rows(named=True):
-        figure = FIGURE_OF.get(row["id"].rstrip("abcdefgh"))
+        figure = row["figure"] if row["figure"] in drawn else None
         effect = with_interval(row["effect"], row["effect_low"], row["effect_high"])
-        more = {"figure": figure if figure in drawn else None, "threshold_text": f"{number(row['threshold'])} {row['unit'] or ''}".strip()}
+        more = {"figure": figure, "threshold_text": f"{number(row['threshold'])} {row['unit'] or ''}".strip()}
         more["effect_text"] = f"{effect} {row['unit']}" if row["effect"] is not None else "–"
         rows.append(row | more)
     return rows

@@ -1,90 +1,16 @@
-"""Claims: for each one data under which it holds, data under which it does not, and missing data, which decide nothing."""
+"""Each test of a claim: data under which the claim holds, data under which it does not, and data that decide nothing."""
 
 from __future__ import annotations
 
-import copy
-import json
-import re
-import subprocess
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-import yaml
-from conftest import ROOT
+from claim_data import LLAMA, REFUSAL, Q, both, cell, check, frame, interfaces, own, record
 
-from coldprefix.claims.claims import claims
-from coldprefix.data import tables
-from coldprefix.data.raw import sealed
-from coldprefix.errors import ColdprefixError
+from coldprefix.claims import listed
+from coldprefix.claims.table import check_all
 from coldprefix.study import registry
-
-Rows = list[dict[str, Any]]
-Q = 24
-LLAMA = ("phase3a", "phase3b")
-REFUSAL = {"architecture": "OPTForCausalLM", "returncode": 1, "message": "ERROR: Model OPTForCausalLM is not supported"}
-
-
-def cell(phase: str, variant: str, configuration: str, state: str, n: int = 6, **columns: Any) -> Rows:
-    """Trials of one cell. Times vary by 1 %; a list gives each trial its own value. By default a slot cache, all as intended."""
-    match = re.fullmatch(r"A(\d+)_B(\d+)", configuration)
-    assert match
-    a, b = int(match[1]), int(match[2])
-    engine, interface = registry.phases()[phase]
-    reused, length = (a + b, a + b + Q) if state == "hit" else (0, b + Q)
-    base: dict[str, Any] = dict.fromkeys(tables.TRIALS)
-    base |= {"phase": phase, "engine": engine, "interface": interface, "sweep": variant.split("/")[0], "variant": variant}
-    base |= {"configuration": configuration, "state": state, "model": "gpt2-standin", "request_form": "tokens", "content": "fresh"}
-    base |= {"replicate": 0, "burn_in": False, "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
-    base |= {"warmup_prompt_tokens": a + b, "query_prompt_tokens": length}
-    base |= {"query_cached_tokens": reused, "stream_cached_tokens": reused, "stream_evaluated_tokens": length - reused}
-    base |= {"rewarm_cached_tokens": a + b - 1 if state == "hit" else 0}
-    rows = []
-    for trial in range(n):
-        row = base | {"trial": trial}
-        for name, value in columns.items():
-            own = value[trial] if isinstance(value, list) else value
-            row[name] = own * (1 + 0.01 * (trial % 3 - 1)) if isinstance(own, float) and name.endswith("_ms") else own
-        row["valid"] = row["rejection"] is None and not row["burn_in"]
-        rows.append(row)
-    return rows
-
-
-def frame(*cells: Rows) -> pl.DataFrame:
-    return pl.DataFrame([row for rows in cells for row in rows], schema=tables.schema(tables.TRIALS))
-
-
-def record(phase: str, variant: str = "main", model: str = "gpt2-standin", **in_force: Any) -> dict[str, Any]:
-    job = {"phase": phase, "variant": variant, "configuration": "A512_B256", "state": "miss", "model": {"name": model, "positions": 1024}}
-    return {"job": job, "in_force": {"libraries": {"libllama.so": "aa"}, "kv_bytes_per_token": 36864, **in_force}}
-
-
-LISTED: list[dict[str, Any]] = yaml.safe_load((ROOT / "claims.yaml").read_text())["claims"]
-
-
-def check(name: str, trials: pl.DataFrame, provenance: Rows | None = None, converter: Any = None) -> dict[str, Any]:
-    """The row of one claim of the repository's claims.yaml."""
-    listed = claims.parse({"claims": [entry for entry in LISTED if entry["id"] == name]})
-    found = claims.check_all(listed, trials, provenance or [], converter)
-    assert found.schema == tables.schema(claims.CLAIMS)
-    return found.row(0, named=True)
-
-
-def both(phase: str, hit: float, miss: float, column: str = "ttft_ms", variant: str = "main", **columns: Any) -> Rows:
-    values = [{column: value} | columns for value in (hit, miss)]
-    return cell(phase, variant, "A512_B256", "hit", **values[0]) + cell(phase, variant, "A512_B256", "miss", **values[1])
-
-
-@pytest.mark.parametrize("name", [entry["id"] for entry in LISTED])
-def test_without_a_measurement_no_claim_is_decided_and_the_finding_says_what_is_missing(name: str) -> None:
-    found = check(name, frame())
-    assert found["verdict"] == "not decided" and found["effect"] is None
-    assert re.match("Missing: .*(was not|libraries of|no valid trial|not run)", found["finding"])
-    assert found["rows"] == [] and found["n"] == 0
-
 
 # --- C1 -------------------------------------------------------------------------------------------------------------------
 
@@ -162,22 +88,7 @@ def test_c11_needs_chat_misses_that_are_as_much_faster(chat: float, verdict: str
     assert found["verdict"] == verdict and "0 and 5 tokens reused" in found["finding"] and "hits 1 [" in found["finding"]
 
 
-# --- C4 -------------------------------------------------------------------------------------------------------------------
-
-
-def interfaces(a: float, b: float, repeated: float, reused: int = 279) -> pl.DataFrame:
-    """Fresh misses of 3a and 3b, and 3a's repeated ones from the second on; 3b's stay misses."""
-    causes = {"phase3a": (a, 1.2), "phase3b": (b, 0.2)}
-    measured = [
-        cell(p, "main", "A512_B256", "miss", ttft_ms=ms, client_ms=client, engine_prompt_ms=ms - client)
-        for p, (ms, client) in causes.items()
-    ]
-    why = [None] + 5 * ["reused 279 tokens, should be 0"]
-    again: dict[str, Any] = {"content": "repeated", "query_cached_tokens": [0, *[reused] * 5]}
-    rejections: dict[str, Any] = {"rejection": why, "query_rejection": why} if reused else {}
-    measured += [cell("phase3a", "confound/repeated", "A512_B256", "miss", query_ms=[a, *[repeated] * 5], **again, **rejections)]
-    measured += [cell("phase3b", "confound/repeated", "A512_B256", "miss", query_ms=b, content="repeated")]
-    return frame(*measured)
+# --- C4 ---------------------------------------------------------------------------------------------------------------------
 
 
 SAME = [record(phase, variant) for phase in LLAMA for variant in ("main", "confound/repeated")]
@@ -210,6 +121,14 @@ def test_c4_stays_open_where_identical_libraries_show_no_gap_or_nothing_was_repe
     assert check("C4", interfaces(370.0, 360.0, 20.0), SAME[:2])["verdict"] == "not decided"  # 3b's libraries are unknown
 
 
+def test_libraries_are_compared_in_a_variant_of_a_sweep_too() -> None:
+    measured = [cell(p, "slots/split_1024", "A256_B512", "miss", ttft_ms=ms) for p, ms in (("phase3a", 100.0), ("phase3b", 104.0))]
+    entry = own(test="binaries_explain_gap", parameters={"variant": "slots/split_1024"}, threshold__value=8.1)
+    libraries = [record(phase, "slots/split_1024") for phase in LLAMA]
+    finding = check_all(listed.parse({"claims": [entry]}), frame(*measured), libraries)["finding"].item()
+    assert "of phase3a's miss TTFT (A256_B512, the most different of 1)" in finding
+
+
 # --- C5 -------------------------------------------------------------------------------------------------------------------
 
 
@@ -232,21 +151,6 @@ def test_c5_tells_what_repeated_prompts_do_but_does_not_judge_by_them() -> None:
     found = check("C5", frame(both("phase1", 30.0, 320.0), both("phase2", 30.0, 320.0), repeated))
     assert found["verdict"] == "refuted" and "reuses 256 of 280 tokens and takes 50 ms (5 trials, 5 of them rejected" in found["finding"]
     assert check("C5", frame(repeated))["verdict"] == "not decided"
-
-
-def test_rejected_trials_and_the_burn_in_are_not_used() -> None:
-    bad = cell("phase1", "main", "A512_B256", "miss", ttft_ms=31.0, rejection="reused 256 tokens, should be 0")
-    bad += cell("phase1", "main", "A512_B256", "miss", ttft_ms=31.0, burn_in=True)
-    measured = [both("phase1", 30.0, 320.0), both("phase2", 30.0, 320.0), bad]
-    assert check("C5", frame(*measured))["effect"] == pytest.approx(100 * (320 / 30 - 1))
-    only_bad = check("C5", frame(cell("phase1", "main", "A512_B256", "hit", ttft_ms=30.0), bad))
-    assert only_bad["verdict"] == "not decided" and "has 0 usable trials of 6" in only_bad["finding"]
-
-
-def test_two_trials_decide_nothing() -> None:
-    few = frame(*(cell(p, "main", "A512_B256", s, n=2, ttft_ms=30.0) for p in ("phase1", "phase2") for s in ("hit", "miss")))
-    found = check("C5", few)
-    assert found["verdict"] == "not decided" and "an interval needs 3" in found["finding"]
 
 
 # --- C6 -------------------------------------------------------------------------------------------------------------------
@@ -319,7 +223,7 @@ def test_c8_without_its_control_is_not_decided_but_tells_the_refusals() -> None:
 # --- C9 -------------------------------------------------------------------------------------------------------------------
 
 
-def rewarms(cheap: tuple[str, ...], phases: tuple[str, ...] = tuple(PHASES), variant: str = "main") -> pl.DataFrame:
+def rewarms(cheap: tuple[str, ...], phases: tuple[str, ...] = tuple(registry.phases()), variant: str = "main") -> pl.DataFrame:
     return frame(*(both(p, 7.0, 7.0 if p in cheap else 390.0, "rewarm_ms", variant) for p in phases))
 
 
@@ -348,7 +252,7 @@ LENGTHS = (8, 104, 232, 360, 488, 512, 616, 744, 904)
 
 
 def scaling(
-    bend: dict[int, float] | None = None, phases: tuple[str, ...] = tuple(PHASES), lengths: tuple[int, ...] = LENGTHS
+    bend: dict[int, float] | None = None, phases: tuple[str, ...] = tuple(registry.phases()), lengths: tuple[int, ...] = LENGTHS
 ) -> pl.DataFrame:
     """TTFT of 10 ms and 1 ms a token, times ``bend`` at a length."""
     factors = bend or {}
@@ -380,53 +284,6 @@ def test_c10_is_not_decided_by_two_lengths_or_without_a_phase() -> None:
 
 # --- claims that users add ------------------------------------------------------------------------------------------------
 
-OWN: dict[str, Any] = {
-    "id": "mine",
-    "statement": "The Python interface is no slower.",
-    "test": "ratio",
-    "parameters": {
-        "metric": "ttft_ms",
-        "over": {"phase": "phase3b", "configuration": "A512_B256", "state": "miss"},
-        "under": {"phase": "phase3a", "configuration": "A512_B256", "state": "miss"},
-        "relation": "within",
-    },
-    "threshold": {"value": 1.1, "unit": "x", "reason": "Machines drift by 5 to 10 %."},
-}
-
-
-def own(**changes: Any) -> dict[str, Any]:
-    """OWN with values replaced by path, e.g. parameters__over__phase."""
-    entry = copy.deepcopy(OWN)
-    for path, value in changes.items():
-        *sections, key = path.split("__")
-        target = entry
-        for section in sections:
-            target = target[section]
-        target[key] = value
-    return entry
-
-
-@pytest.mark.parametrize(
-    ("relation", "threshold", "b", "verdict"),
-    [
-        ("within", 1.1, 104.0, "supported"),
-        ("within", 1.1, 80.0, "refuted"),
-        ("within", 1.1, 109.5, "not decided"),
-        ("at_least", 2.0, 300.0, "supported"),
-        ("at_least", 2.0, 100.0, "refuted"),
-        ("at_most", 0.5, 20.0, "supported"),
-        ("at_most", 0.5, 100.0, "refuted"),
-    ],
-)
-def test_a_user_s_ratio_is_decided_by_the_whole_interval(relation: str, threshold: float, b: float, verdict: str) -> None:
-    listed = claims.parse({"claims": [own(parameters__relation=relation, threshold__value=threshold)]})
-    values = {"phase3a": 100.0, "phase3b": b}
-    row = claims.check_all(listed, frame(*(cell(p, "main", "A512_B256", "miss", ttft_ms=v) for p, v in values.items())), []).row(
-        0, named=True
-    )
-    assert row["verdict"] == verdict and row["effect"] == pytest.approx(b / 100) and row["original_status"] == "not among its claims"
-    assert row["rows"] == ["phase3b/main/A512_B256/miss", "phase3a/main/A512_B256/miss"]
-
 
 @pytest.mark.parametrize(
     ("relation", "tokens", "verdict"), [("equals", 767, "supported"), ("equals", 768, "refuted"), ("at_most", 10, "refuted")]
@@ -435,78 +292,4 @@ def test_a_user_s_claim_about_reuse(relation: str, tokens: float, verdict: str) 
     parameters = {"phases": ["phase3a"], "state": "hit", "step": "rewarm", "relation": relation}
     entry = own(test="reuse", parameters=parameters, threshold={"value": tokens, "unit": "tokens", "reason": "Counted by the engine."})
     trials = frame(cell("phase3a", "main", "A512_B256", "hit"))
-    assert claims.check_all(claims.parse({"claims": [entry]}), trials, [])["verdict"].item() == verdict
-
-
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ([own(), own()], "claims.1 (mine).id: 'mine' is taken"),
-        (
-            [own(test="ratios")],
-            "claims.0 (mine).test: there is no test 'ratios' (did you mean 'ratio'?); the tests are ratio, miss_over_hit",
-        ),
-        ([own(parameters__metrc="x")], "parameters.metrc: there is no such key (did you mean 'metric'?); the keys here are metric, over"),
-        ([own(parameters__over__phse="x")], "parameters.over.phse: there is no such key (did you mean 'phase'?); the keys here are phase"),
-        ([own(parameters__metric="ttft")], "parameters.metric: 'ttft' is no metric of a trial (did you mean 'ttft_ms'?)"),
-        ([own(parameters__over__phase="phase9")], "parameters.over.phase: 'phase9' should be 'phase1'"),
-        ([own(parameters__relation="like")], "parameters.relation: 'like' should be 'at_least'"),
-        ([own(threshold__unit="ms")], "threshold.unit: the test ratio compares in 'x', not 'ms'"),
-        ([own(threshold__value=0.1)], "threshold.value: `within` is between 1/value and value; write 1.1 for 10 %"),
-        ([own(threshold={"value": 1, "unit": "x"})], "threshold.reason: this key is missing"),
-        ([own(verdict="supported")], "claims.0 (mine).verdict: there is no such key"),
-        (["mine"], "claims.0: 'mine'"),
-        ([], "must hold one key, `claims`"),
-    ],
-)
-def test_a_wrong_file_is_refused_with_path_and_correction(entries: list[Any], message: str) -> None:
-    with pytest.raises(ColdprefixError, match=re.escape(message)):
-        claims.parse({"claims": entries})
-
-
-def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(ColdprefixError) as error:
-        claims.parse({"claims": [own(test="ratios"), own(id="other", parameters__relation="like")]})
-    assert "claims.0 (mine).test" in str(error.value) and "claims.1 (other).parameters.relation" in str(error.value)
-
-
-def test_every_test_is_described_to_users() -> None:
-    page = (ROOT / "docs/claims.md").read_text()
-    assert [name for name in claims.TESTS if f"`{name}`" not in page] == []
-
-
-# --- the program ----------------------------------------------------------------------------------------------------------
-
-
-def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "workflow/scripts/check_claims.py"), "--claims", str(ROOT / "claims.yaml")]
-    command += ["--trials", str(folder / "trials.parquet"), "--provenance", str(folder / "p.json")]
-    command += ["--out", str(folder / "out/claims.parquet"), "--markdown", str(folder / "out/claims.md"), *more]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_the_program_writes_a_table_and_a_page_and_prints_the_verdicts(tmp_path: Path) -> None:
-    tables.write_table(interfaces(370.0, 360.0, 20.0), tmp_path / "trials.parquet")
-    (tmp_path / "p.json").write_text(json.dumps([sealed(record("phase3a"))]))
-    (tmp_path / "converter.json").write_text(json.dumps(REFUSAL | {"gguf_written": False}))
-    done = run(tmp_path, "--converter", str(tmp_path / "converter.json"))
-    assert done.returncode == 0, done.stderr
-    found = pl.read_parquet(tmp_path / "out/claims.parquet")
-    assert found.schema == tables.schema(claims.CLAIMS) and found["id"].to_list() == [entry["id"] for entry in LISTED]
-    assert re.search(r"^C1 +refuted +1 \[1, 1\] exit code", done.stdout, re.M) and re.search(r"^C5 +not decided +- ", done.stdout, re.M)
-    page = (tmp_path / "out/claims.md").read_text()
-    assert "## C1: refuted" in page and all(row["threshold_reason"] in page for row in found.iter_rows(named=True))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["claims.md", "claims.parquet", "claims.parquet.sha256"]
-    without = run(tmp_path, "--converter", str(tmp_path / "absent.json"))
-    assert without.returncode == 0 and re.search(r"^C1 +not decided", without.stdout, re.M)
-
-
-def test_the_program_refuses_a_table_that_is_not_of_trials_and_a_record_that_is_none(tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text(json.dumps([sealed(record("phase3a"))]))
-    tables.write_table(frame().drop("ttft_ms"), tmp_path / "trials.parquet")
-    assert "the columns are not those" in run(tmp_path).stderr
-    tables.write_table(frame(), tmp_path / "trials.parquet")
-    (tmp_path / "converter.json").write_text("{}")
-    done = run(tmp_path, "--converter", str(tmp_path / "converter.json"))
-    assert done.returncode == 1 and "is no record of the converter's run" in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert check_all(listed.parse({"claims": [entry]}), trials, [])["verdict"].item() == verdict
