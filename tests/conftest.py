@@ -54,7 +54,7 @@ def make_job(values: Values) -> Callable[..., Job]:
     """A job of config.yaml with some values replaced: make_job("phase3a", "hit", {"trials": 3})."""
 
     def make(phase: str, state: str, changes: Values | None = None, configuration: str = "A512_B256", variant: str = "main") -> Job:
-        return job_of(parse(with_values(values, changes or {})), Cell(phase, variant, configuration, state))  # type: ignore[arg-type]
+        return job_of(parse(with_values(values, changes or {})), Cell(phase, variant, configuration, state))
 
     return make
 
