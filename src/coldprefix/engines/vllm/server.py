@@ -42,7 +42,8 @@ class VllmServer(Session):
         self.command = command
         # Where vLLM's processes talk to each other: the private folder, which goes with the server; by default it leaves sockets in /tmp.
         env = environment(job) | {"VLLM_RPC_BASE_PATH": "{folder}"}
-        identity = sha256_of(json.dumps([command, env, job.environment_key, job.model.identity, job.code]).encode())
+        # Not by the code of the cell, which is another one for each state: a run has one code.
+        identity = sha256_of(json.dumps([command, env, job.environment_key, job.model.identity]).encode())
         began = time.monotonic()
 
         def start() -> Server:
