@@ -15,7 +15,6 @@ from coldprefix.study.time_left import TimeLeft
 
 HELD = locks.hold_folder(Path())  # until this process ends
 os.environ[program.VARIABLE] = str(os.getpid())  # jobs end with this process
-TimeLeft.watch(logger)
 
 
 configfile: Path(workflow.basedir) / "config.yaml"
@@ -25,6 +24,8 @@ try:
     STUDY = plan_of(checks.parse(config))
 except ColdprefixError as error:
     raise WorkflowError(str(error)) from None
+
+logger.addHandler(TimeLeft(STUDY.phases))
 
 # Shell commands name these as {PYTHON} and so on: written into the commands or params themselves, a moved checkout or a new plotting
 # library would measure every cell again.
