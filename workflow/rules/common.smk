@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of_file
 from coldprefix.process import locks, program
+from coldprefix.setup.building import say
 from coldprefix.study import checks
 from coldprefix.study.code import digest
 from coldprefix.study.plan import plan_of
@@ -39,6 +40,15 @@ FIGURES = STUDY.figures()
 onstart:
     # Not earlier: a dry run writes nothing.
     STUDY.write(Path(PLAN))
+    # Snakemake's limit of 100 jobs per second, which no option turns off, wakes it once a second more for every finished job: after
+    # 300 jobs it used 30 % of a core beside the running one (docs/upstream/snakemake-timer.md). One cell at a time needs no limit.
+    try:
+        workflow.scheduler.job_rate_limiter  # raises under another name; assigning alone would not
+        workflow.scheduler.job_rate_limiter = None
+    except AttributeError:
+        say(
+            "this Snakemake keeps its limit of jobs per second: see docs/upstream/snakemake-timer.md"
+        )
 
 
 def measured_by(phase):
