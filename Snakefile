@@ -16,8 +16,6 @@ include: "workflow/rules/claims.smk"
 
 
 rule all:
-    message:
-        "everything is up to date"
     default_target: True
     input:
         # Raw data by name, so that a cell that was deleted is measured again although the figures still stand.
@@ -30,3 +28,5 @@ rule all:
         rules.peers.output,
         rules.claims.output,
         rules.report.output,
+    message:
+        "everything is up to date"

@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-def of(pid):
+def of(pid: int) -> tuple[float, int]:
     """(CPU seconds, threads) of a process"""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK, int(fields[17])
