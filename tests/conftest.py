@@ -21,6 +21,7 @@ from coldprefix.study.config import Config
 from coldprefix.study.plan import job_of
 
 ROOT = Path(__file__).resolve().parents[1]
+SAME_PATH = f"import sys; sys.path[:] = {sys.path!r}\n"  # begins programs that import what tests do
 Values = dict[str, Any]
 pytest_plugins = ["finished_run", "fault_run"]
 

@@ -145,14 +145,14 @@ def _is_section(kind: Any) -> bool:
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation allows, without what is annotated to them."""
+    """The types that an annotation allows, without what is annotated to them and without None: that a section may be left out."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _members(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for member in get_args(annotation):
             yield from _members(member)
-    else:
+    elif annotation is not type(None):
         yield annotation
 
 

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from coldprefix.analysis.agreement import MUST_AGREE, disagreements
+from coldprefix.analysis.agreement import disagreements
+from coldprefix.engines.contract import load
 from coldprefix.engines.llamacpp.log import settings_from_log
 from coldprefix.errors import ColdprefixError
 
+MUST_AGREE = load("llamacpp").must_agree
+
 
 def record(phase: str, interface: str, **changes: Any) -> dict[str, Any]:
-    in_force = dict.fromkeys(MUST_AGREE["llamacpp"], 1) | {"host_cache_mib": 0, "command": None} | changes
+    in_force = dict.fromkeys(MUST_AGREE, 1) | {"host_cache_mib": 0, "command": None} | changes
     return {"phase": phase, "engine": "llamacpp", "interface": interface, "model": "m", "in_force": in_force}
 
 
@@ -37,7 +40,7 @@ def test_equal_settings_agree_whatever_differs_by_design(tmp_path: Path) -> None
     assert set(json.loads((tmp_path / "agreed.json").read_text())) == {"phase3a", "phase3b"}
 
 
-@pytest.mark.parametrize("key", MUST_AGREE["llamacpp"])
+@pytest.mark.parametrize("key", MUST_AGREE)
 def test_a_difference_is_an_error_that_shows_both(tmp_path: Path, key: str) -> None:
     done = compare(tmp_path, record("phase3a", "http"), record("phase3b", "python", **{key: "other"}))
     assert done.returncode == 1 and not (tmp_path / "agreed.json").exists()

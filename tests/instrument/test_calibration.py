@@ -64,8 +64,8 @@ def test_the_report_names_every_target_that_was_missed() -> None:
 
 
 def test_nothing_of_the_null_engines_survives(tmp_path: Path) -> None:
-    null = engines.NullLlamaServer(tmp_path / "null.log")
-    folder = null._client.server.folder
+    null = engines.null_llama_server(tmp_path / "null.log")
+    folder = null.client.server.folder
     assert folder.exists()
     null.close()
     assert not folder.exists()

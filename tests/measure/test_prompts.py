@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coldprefix.errors import ColdprefixError
+from coldprefix.job import Lengths
 from coldprefix.measure.prompts import common_prefix, draw_trial, token_range
 
-LENGTHS = (512, 256, 24)
+LENGTHS = Lengths(A=512, B=256, Q=24)
 
 
 @given(
@@ -22,24 +23,25 @@ LENGTHS = (512, 256, 24)
 )
 def test_lengths_are_exact_and_tokens_ordinary(lengths: tuple[int, int, int], seed: int, trial: int, vocabulary: int) -> None:
     a, b, q = lengths
-    hit = draw_trial(lengths, "hit", vocabulary, seed, 0, min(trial, 20), "fresh")
-    miss = draw_trial(lengths, "miss", vocabulary, seed, 0, min(trial, 20), "fresh")
-    assert (len(hit.warm), len(hit.query), len(hit.stream), hit.shared) == (a + b, a + b + q, a + b + q, a + b)
-    assert (len(miss.warm), len(miss.query), len(miss.stream), miss.shared) == (a + b, b + q, b + q, 0)
+    parts = Lengths(A=a, B=b, Q=q)
+    hit = draw_trial(parts, "hit", vocabulary, seed, 0, min(trial, 20), "fresh")
+    miss = draw_trial(parts, "miss", vocabulary, seed, 0, min(trial, 20), "fresh")
+    assert (len(hit.warm), len(hit.query), len(hit.stream), common_prefix(hit.warm, hit.query)) == (a + b, a + b + q, a + b + q, a + b)
+    assert (len(miss.warm), len(miss.query), len(miss.stream), common_prefix(miss.warm, miss.query)) == (a + b, b + q, b + q, 0)
     assert all(token in token_range(vocabulary) for token in hit.stream + miss.stream)
 
 
 def test_fresh_prompts_share_exactly_what_is_meant() -> None:
     """Over all prompts of a replicate: only a hit's queries extend their own warm prompt; nothing else shares a token."""
-    for state in ("hit", "miss"):
+    for state, shared in (("hit", 768), ("miss", 0)):
         trials = [draw_trial(LENGTHS, state, 50_257, 7, 0, t, "fresh") for t in range(40)]
         for one, other in itertools.combinations(trials, 2):
             for x, y in itertools.product((one.warm, one.query, one.stream), (other.warm, other.query, other.stream)):
                 assert common_prefix(x, y) == 0
         for trial in trials:
-            assert common_prefix(trial.warm, trial.query) == common_prefix(trial.warm, trial.stream) == trial.shared
+            assert common_prefix(trial.warm, trial.query) == common_prefix(trial.warm, trial.stream) == shared
             # A block pool keeps the first query: the second must not find more there than was meant.
-            assert common_prefix(trial.query, trial.stream) == trial.shared
+            assert common_prefix(trial.query, trial.stream) == shared
 
 
 def test_repeated_prompts_are_the_same_in_every_trial() -> None:
@@ -56,9 +58,11 @@ def test_a_hit_and_a_miss_share_their_text_and_replicates_do_not() -> None:
 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:
-    assert draw_trial((3, 2, 2), "hit", 50_257, 1, 0, 0, "fresh").stream == [28001, 37202, 39416, 20799, 17577, 26140, 16199]
+    lengths = Lengths(A=3, B=2, Q=2)
+    assert draw_trial(lengths, "hit", 50_257, 1, 0, 0, "fresh").stream == [28001, 37202, 39416, 20799, 17577, 44807, 16199]
+    assert draw_trial(lengths, "miss", 50_257, 1, 0, 1, "fresh").stream == [23893, 38978, 5468, 13806]
 
 
 def test_too_many_trials_for_the_vocabulary_are_refused() -> None:
     with pytest.raises(ColdprefixError, match="distinct first tokens"):
-        draw_trial((8, 8, 8), "hit", 1000, 1, 0, 400, "fresh")
+        draw_trial(Lengths(A=8, B=8, Q=8), "hit", 1000, 1, 0, 400, "fresh")

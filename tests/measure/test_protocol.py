@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import psutil
 import pytest
 from null_engine import NullSession
 
 from coldprefix.analysis.summary import trials_of
+from coldprefix.data.raw import as_frame
 from coldprefix.engines.contract import Completion
 from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.job import Job
 from coldprefix.measure import protocol
+from coldprefix.measure.load import Load
 from coldprefix.measure.verify import intended_reuse, rejection
 
 FAST = {"settle_ms": 0, "trials": 4, "burn_in": 1}
@@ -80,7 +86,7 @@ def test_a_few_rejected_trials_are_kept_and_left_out_of_statistics(make_job: Mak
     job = make_job("phase3a", "hit", FAST | {"max_rejected": 0.25})
     rows = run(Forgetful("slot"), job)
     protocol.check_rejected(rows, job)
-    trials = trials_of(protocol.as_frame(rows).lazy()).collect()
+    trials = trials_of(as_frame(rows).lazy()).collect()
     assert trials.height == 5
     assert trials["valid"].to_list() == [False, True, True, False, True]
     assert trials["rejection"].to_list()[3] == "reused 0 tokens, should be 768"
@@ -170,9 +176,16 @@ def test_of_a_chat_message_the_template_s_head_is_reused_even_by_a_miss(make_job
     rows = run(Templated("slot"), make_job("phase3a", "miss", FAST | {"request_form": "chat"}))
     assert not any(row["rejection"] for row in rows)
     assert cached(rows, "query") == {3} and {row["prompt_tokens"] for row in rows if row["step"] == "query"} == {283}
-    # Sent as token ids, the same answer is not what was meant, and is rejected.
-    wrong = run(Templated("slot"), make_job("phase3a", "miss", FAST))
-    assert all(row["rejection"] for row in wrong if row["step"] == "query")
+    # Of an engine that does not say what it makes of a prompt, the same answer is not what was meant, and is rejected.
+    wrong = run(Secretive("slot"), make_job("phase3a", "miss", FAST))
+    assert {row["rejection"] for row in wrong if row["step"] == "query"} == {"reused 3 tokens, should be 0"}
+
+
+class Secretive(NullSession):
+    """Puts them there, too, and tells neither that nor how long a prompt was."""
+
+    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        return replace(super().complete([1, 2, 3, *prompt], max_tokens, stream), prompt_tokens=None, evaluated_tokens=None)
 
 
 class Refusing(NullSession):
@@ -188,26 +201,26 @@ def test_a_refusal_is_a_result_only_where_all_may_be_rejected(make_job: MakeJob)
         run(Refusing("slot"), make_job("phase3a", "miss", FAST))
 
 
-def test_foreign_load_sees_a_busy_neighbour() -> None:
-    import subprocess
-    import sys
-    import time
-
-    quiet = protocol.Load([])
+def test_foreign_load_sees_a_busy_neighbour_and_tells_the_workflow_apart() -> None:
+    quiet = Load([])
     time.sleep(0.5)
-    before = quiet.since_last()["foreign_cpu"]
+    before = quiet.since_last()
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        load, own = protocol.Load([]), protocol.Load([busy.pid])
+        loads = Load([]), Load([busy.pid]), Load([], busy.pid)
+        began, used = time.monotonic(), psutil.Process(busy.pid).cpu_times().user
         time.sleep(1.0)
-        foreign, known = load.since_last()["foreign_cpu"], own.since_last()["foreign_cpu"]
+        used = (psutil.Process(busy.pid).cpu_times().user - used) / (time.monotonic() - began) / (psutil.cpu_count() or 1)
+        stranger, engine, workflow = (load.since_last() for load in loads)
     finally:
         busy.kill()
         busy.wait()
-    assert before is not None and foreign is not None and known is not None
-    # One of the machine's cores, unless the process is known to be ours.
-    assert foreign > known + 0.4 / (psutil.cpu_count() or 1)
+    assert used > 0.05, "it has run"
+    assert before["foreign_cpu"] is not None and before["workflow_cpu"] is None
+    # The share that it used, unless the process is known to be ours.
+    assert stranger["foreign_cpu"] > engine["foreign_cpu"] + 0.8 * used and stranger["workflow_cpu"] is None
+    assert stranger["foreign_cpu"] > workflow["foreign_cpu"] + 0.8 * used and workflow["workflow_cpu"] == pytest.approx(used, rel=0.2)
 
 
 def test_a_helper_of_the_engine_that_has_just_ended_is_no_failure() -> None:
-    assert protocol.Load([2**22 + 1]).since_last().keys() == {"foreign_cpu", "steal_cpu", "cpu_mhz"}
+    assert Load([2**22 + 1]).since_last().keys() == {"foreign_cpu", "workflow_cpu", "steal_cpu", "cpu_mhz"}

@@ -1,38 +1,42 @@
-"""One measurement at a time on a machine, one run at a time in a folder, and nothing that outlives the program it belongs to."""
+"""One measurement at a time on a machine, with no server of another run beside it, and one run at a time in a folder."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import signal
+import shutil
 import subprocess
-import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from conftest import ROOT
+from test_lease import STARTED, start
+from test_program import python
 from test_server import gone
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.process import locks as exclusive
-from coldprefix.process import parent
+from coldprefix.process import lease, locks, server
 
-PATHS = f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}, {str(ROOT / 'tests')!r}]\n"
-
-
-def python(program: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PATHS + program, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
-
-
+# Other runs on this machine keep their servers, and are not waited for: what is tested has its own.
 HOLD = (
-    "import time; from pathlib import Path; from coldprefix import exclusive\n"
-    "exclusive.MACHINE = Path(sys.argv[2])\n"
-    "with exclusive.exclusive(sys.argv[1]):\n    print(time.monotonic(), flush=True); time.sleep(0.7)\n    print(time.monotonic(), flush=True)"
+    "import time; from pathlib import Path; from coldprefix.process import lease, locks\n"
+    "locks.MACHINE, lease.folders, lease.strangers = Path(sys.argv[2]), list, list\n"
+    "with locks.exclusive(sys.argv[1]):\n    print(time.monotonic(), flush=True); time.sleep(0.7)\n    print(time.monotonic(), flush=True)"
 )
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of this test's own, and nobody's servers but those in it. A socket's path is short, pytest's are long."""
+    own = Path(tempfile.mkdtemp(prefix="cf-"))
+    monkeypatch.setattr("tempfile.tempdir", str(own))
+    monkeypatch.setattr(lease, "folders", lambda: [folder for folder in server.folders() if folder.is_relative_to(own)])
+    found = lease.strangers
+    monkeypatch.setattr(lease, "strangers", lambda: [folder for folder in found() if Path(folder).is_relative_to(own)])
+    yield own
+    shutil.rmtree(own)
 
 
 def test_measurements_wait_for_each_other_whatever_their_temporary_folder_is(tmp_path: Path) -> None:
@@ -44,14 +48,14 @@ def test_measurements_wait_for_each_other_whatever_their_temporary_folder_is(tmp
     spans = sorted(tuple(map(float, out.split())) for out, _ in results)
     assert spans[0][1] <= spans[1][0], "the two overlap"
     assert any("waits for" in err for _, err in results)
-    assert Path("/tmp/coldprefix-measuring.lock") == exclusive.MACHINE, "one for all users"
+    assert Path("/tmp/coldprefix-measuring.lock") == locks.MACHINE, "one for all users"
 
 
 def test_another_user_can_wait_for_the_lock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exclusive, "MACHINE", tmp_path / "lock")
+    monkeypatch.setattr(locks, "MACHINE", tmp_path / "lock")
     before = os.umask(0o077)
     try:
-        with exclusive.exclusive("mine"):
+        with locks.exclusive("mine"):
             assert oct((tmp_path / "lock").stat().st_mode)[-3:] == "666"
             assert "mine (process" in (tmp_path / "lock").read_text()
     finally:
@@ -60,7 +64,7 @@ def test_another_user_can_wait_for_the_lock_too(tmp_path: Path, monkeypatch: pyt
 
 
 def test_whatever_somebody_wrote_into_the_lock_is_only_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exclusive, "MACHINE", tmp_path / "lock")
+    monkeypatch.setattr(locks, "MACHINE", tmp_path / "lock")
     (tmp_path / "lock").write_bytes(b"\xff\x1b[31m evil\n")
     with open(tmp_path / "lock", "r+b") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -83,17 +87,105 @@ def test_a_trap_in_the_lock_s_place_is_refused(tmp_path: Path, monkeypatch: pyte
         "pipe": lambda: os.mkfifo(lock),
     }
     make[kind]()
-    monkeypatch.setattr(exclusive, "MACHINE", lock)
-    with pytest.raises(ColdprefixError, match=rf"{lock}.*remove it"), exclusive.exclusive("x"):
+    monkeypatch.setattr(locks, "MACHINE", lock)
+    with pytest.raises(ColdprefixError, match=rf"{lock}.*remove it"), locks.exclusive("x"):
         pass
     assert mine.read_text() == "precious" and oct(mine.stat().st_mode)[-3:] != "666"
+
+
+# --- no server of another run beside a measurement --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs() -> Iterator[tuple[int, int]]:
+    """Two processes that stand for the Snakemake of two runs: servers belong to them."""
+    processes = [subprocess.Popen(["sleep", "120"]) for _ in range(2)]
+    yield processes[0].pid, processes[1].pid
+    while STARTED:
+        STARTED.pop().close()
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_an_idle_server_of_another_run_is_ended_and_one_s_own_stays(
+    runs: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "MACHINE", tmp_path / "lock")
+    others, mine = (start(owner, tmp_path / f"log {owner}").server for owner in runs)
+    theirs, own = STARTED[0].process_ids(), STARTED[1].process_ids()
+    for started in (others, mine):
+        assert started.folder.exists()
+    with locks.exclusive("phase1/A/hit", runs[1]):
+        STARTED[0].process.wait(10)  # this process is its parent here, and takes its end away
+        assert gone(theirs) and not others.folder.exists()
+        assert not gone(own) and mine.folder.exists()
+    told = (
+        f"coldprefix: phase1/A/hit: fake server of the run of process {runs[0]} was idle and has been ended; that run will start another\n"
+    )
+    assert capsys.readouterr().err == told
+    with locks.exclusive("calibration"):  # which has no run: nobody's server is its own
+        STARTED[1].process.wait(10)
+        assert gone(own)
+
+
+def test_a_server_is_ended_only_by_whoever_has_the_lock(runs: tuple[int, int], tmp_path: Path) -> None:
+    """Before that, its run may be measuring with it."""
+    own = start(runs[0], tmp_path / "log").server
+    program = HOLD.replace("lease.folders, lease.strangers = Path(sys.argv[2]), list, list", "lease.strangers = Path(sys.argv[2]), list")
+    (tmp_path / "lock").touch()
+    with open(tmp_path / "lock", "r+") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        waiting = python(
+            program + f"  # {own.folder}", "second", str(tmp_path / "lock"), env={**os.environ, "TMPDIR": str(own.folder.parent)}
+        )
+        time.sleep(1.0)
+        own.check_alive("another run's measurement")
+    _, err = waiting.communicate(timeout=10)
+    assert waiting.returncode == 0 and "fake server of the run of process" in err, err
+    STARTED[-1].process.wait(10)
+    assert gone(own.process_ids()[1:])
+
+
+def can_be_locked(path: Path) -> bool:
+    deadline = time.monotonic() + 5
+    with open(path, "r+") as handle:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                time.sleep(0.01)
+    return False
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")
+def test_the_server_of_another_user_s_run_is_waited_for_without_the_lock(runs: tuple[int, int], alone: Path, tmp_path: Path) -> None:
+    """It cannot be ended, and its run needs the lock to go on."""
+    own = start(runs[0], tmp_path / "log").server
+    os.chown(own.folder, 65534, 65534)
+    assert lease.strangers() == [str(own.folder)] and lease.end_idle(None) == []
+    program = HOLD.replace("lease.strangers = Path(sys.argv[2]), list, list", "real = Path(sys.argv[2]), list, lease.strangers").replace(
+        "\nwith",
+        f"\nlease.strangers = lambda: [found for found in real() if found.startswith({str(alone)!r})]; locks.STRANGERS_S = 0.1\nwith",
+    )
+    waiting = python(program, "ours", str(tmp_path / "lock"))
+    time.sleep(1.5)
+    assert waiting.poll() is None
+    own.check_alive("idle")
+    assert can_be_locked(tmp_path / "lock"), "between two looks of the one that waits"
+    own.close()
+    out, err = waiting.communicate(timeout=10)
+    assert waiting.returncode == 0 and len(out.split()) == 2
+    assert err == f"coldprefix: ours waits for the run of another user, which keeps a server in {own.folder}\n"
 
 
 # --- one run at a time in a folder --------------------------------------------------------------------------------------------
 
 FOLDER = (
     "import time; from pathlib import Path; from coldprefix.process.locks import hold_folder\n"
-    "held, stale = hold_folder(Path(sys.argv[1])); print(len(stale), flush=True); time.sleep(60)"
+    "count = lambda: len(list(Path(sys.argv[1], '.snakemake', 'locks').iterdir()))\n"
+    "before = count(); held = hold_folder(Path(sys.argv[1])); print(before - count(), flush=True); time.sleep(60)"
 )
 
 
@@ -113,12 +205,12 @@ def test_the_lock_of_a_killed_run_is_removed_and_that_of_a_living_one_is_not(fol
     assert second.stdout is not None and second.stdout.readline() == "0\n" and lock.exists()
     # The first ends while the second, say a dry run, still looks around: the lock is still not anybody's to remove.
     first.kill()
-    first.communicate()
+    assert first.communicate()[1] == "coldprefix: an earlier run in this folder was killed; its lock has been removed\n"
     third = python(FOLDER, str(folder))
     assert third.stdout is not None and third.stdout.readline() == "0\n" and lock.exists()
     for process in (second, third):
         process.kill()
-        process.communicate()
+        assert process.communicate()[1] == ""
     fourth = python(FOLDER, str(folder))
     assert fourth.stdout is not None and fourth.stdout.readline() == "1\n" and not lock.exists()
     fourth.kill()
@@ -140,92 +232,3 @@ def test_a_dry_run_that_came_first_does_not_let_two_runs_in(folder: Path) -> Non
     for process in (real, third):
         process.kill()
         process.communicate()
-
-
-# --- nothing outlives its program -----------------------------------------------------------------------------------------------
-
-FAMILY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'], start_new_session=True); time.sleep(300)"
-COMPILES = (
-    "from coldprefix.errors import run_main; from coldprefix import supervise\n"
-    f"run_main(lambda: supervise.run([sys.executable, '-c', {FAMILY!r}]).returncode)"
-)
-
-
-def family_of(process: subprocess.Popen[str]) -> list[int]:
-    """The supervisor, the program and its worker in another session."""
-    deadline = time.monotonic() + 10
-    while len(found := psutil.Process(process.pid).children(recursive=True)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(found) == 3
-    return [child.pid for child in found]
-
-
-def ended(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 8
-    while not gone(pids) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return gone(pids)
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_compiler_or_converter_does_not_outlive_the_program_that_runs_it(how: signal.Signals) -> None:
-    program = python(COMPILES)
-    pids = family_of(program)
-    program.send_signal(how)
-    _, err = program.communicate(timeout=10)
-    assert ended(pids)
-    if how != signal.SIGKILL:
-        assert program.returncode == 128 + how and err.count("coldprefix: ") == 1 and "Traceback" not in err, err
-
-
-def test_a_program_that_cannot_be_started_is_said() -> None:
-    from coldprefix.process import supervise
-
-    done = supervise.run(["/no/such/program"])
-    assert done.returncode == 127 and "cannot start /no/such/program: No such file" in done.stderr
-
-
-@pytest.mark.parametrize("shell", [False, True])
-def test_a_program_ends_when_the_workflow_has_died(shell: bool) -> None:
-    """Also below a shell that lives on, and that would go on to its next command."""
-    workflow = subprocess.Popen(["sleep", "60"])
-    env = {**os.environ, parent.VARIABLE: str(workflow.pid)}
-    program = PATHS + "from coldprefix.errors import run_main; import time; run_main(lambda: time.sleep(60))"
-    command = [sys.executable, "-c", program]
-    if shell:
-        command = ["bash", "-c", '"$0" -c "$1" && echo next', sys.executable, program]
-    job = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.0)
-    assert job.poll() is None
-    workflow.kill()
-    workflow.wait()
-    out, err = job.communicate(timeout=8)
-    assert job.returncode == 143 and "ended by SIGTERM" in err and "next" not in out
-    late = subprocess.run(command, env=env, capture_output=True, text=True, timeout=8)
-    assert late.returncode == 143 and "the run that started this program has ended" in late.stderr and "next" not in late.stdout
-
-
-# In C and not to be interrupted, as an engine in this process.
-BUSY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)"
-
-
-def test_a_program_that_hears_no_signal_ends_all_the_same() -> None:
-    workflow = subprocess.Popen(["sleep", "60"])
-    program = f"from coldprefix import parent; parent.PATIENCE_S = 1.0; parent.end_with_workflow(); print('x', flush=True); {BUSY}"
-    job = python(program, env={**os.environ, parent.VARIABLE: str(workflow.pid)})
-    assert job.stdout is not None and job.stdout.readline() == "x\n"
-    workflow.kill()
-    workflow.wait()
-    job.communicate(timeout=10)
-    assert job.returncode == -signal.SIGKILL or job.returncode == -signal.SIGTERM
-
-
-@pytest.mark.parametrize("late", [True, False])
-def test_an_engine_that_does_not_come_back_ends_its_process(late: bool) -> None:
-    watch = "from coldprefix.process.watchdog import Watchdog; from pathlib import Path; import os, time\n"
-    watch += "dog = Watchdog('phase3b/A/hit: an engine', Path('a.log'), 1.0); os.close(2)\n"
-    inside = BUSY if late else "time.sleep(0.2)"
-    job = python(f"{watch}with dog.limit('gave no complete answer within 1 s (timeout_s)', 1.0):\n    {inside}\ntime.sleep(2.5)")
-    _, err = job.communicate(timeout=10)
-    said = "\ncoldprefix: phase3b/A/hit: an engine gave no complete answer within 1 s (timeout_s). Its log: a.log\n\n"
-    assert (job.returncode, err) == ((1, said) if late else (0, ""))

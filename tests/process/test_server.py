@@ -13,14 +13,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import SAME_PATH
 
-from coldprefix.engines.client import Client, count, number
+from coldprefix.engines.client import Client
+from coldprefix.engines.wire import count, number
 from coldprefix.errors import ColdprefixError
 from coldprefix.process import server
 from coldprefix.process.identity import born
 
-FAKE = str(ROOT / "tests" / "fake_server.py")
+FAKE = str(Path(__file__).with_name("fake_server.py"))
 
 
 def start(mode: str, log: Path, grace_s: float = 1.0) -> server.Server:
@@ -159,7 +160,7 @@ def test_no_folder_is_left_by_a_server_that_cannot_be_started(tmp_path: Path, mo
 def test_nothing_survives_the_death_of_the_program_that_started_it(tmp_path: Path, how: signal.Signals) -> None:
     """Workers in sessions of their own included: an EngineCore outlives its API server otherwise."""
     program = (
-        f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}, {str(ROOT / 'tests')!r}]\n"
+        f"{SAME_PATH}"
         "import time; from pathlib import Path; from test_server import start\n"
         f"running = start('family', Path({str(tmp_path / 'log')!r})); running.wait_ready(lambda: True, 10)\n"
         "print(running.folder, *running.process_ids(), flush=True); time.sleep(60)"

@@ -15,8 +15,16 @@ def born(pid: int) -> int:
     Raises:
         OSError: there is no such process.
     """
-    # The second field is the program's name in brackets and may hold anything.
-    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    return int(_stat(pid)[19])
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Does the process that was `born` then still run? A dead one whose parent has not taken it away does not."""
+    try:
+        found = _stat(pid)
+    except OSError:
+        return False
+    return int(found[19]) == start and found[0] not in (b"Z", b"X")
 
 
 def age_s(pid: int) -> float:
@@ -27,3 +35,8 @@ def age_s(pid: int) -> float:
 def this_system() -> str:
     """The start of this machine and the space of process ids: another one's, as of a container that shares /tmp, are not ours."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Fields of /proc/PID/stat from the third, the state, on: the second is the program's name in brackets and may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.process.identity import born
+from coldprefix.process.identity import born, is_alive
 from coldprefix.process.server import tail
 
 TMP = "coldprefix-process-"  # followed by the process's id and birth
@@ -138,10 +138,7 @@ def _own_tmp() -> Path:
 
 
 def _is_alive(pid: str, start: str) -> bool:
-    try:
-        return str(born(int(pid))) == start
-    except (OSError, ValueError):
-        return False
+    return pid.isdecimal() and start.isdecimal() and is_alive(int(pid), int(start))
 
 
 def _flush() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.process import supervise
-from coldprefix.process.identity import born, this_system
+from coldprefix.process.identity import born, is_alive, this_system
 from coldprefix.process.server import SOCKET, Adopted, Server, folders
 
 RECORD = "shared.json"
@@ -49,10 +49,7 @@ class Record:
 
     @property
     def is_alive(self) -> bool:
-        try:
-            return born(self.supervisor) == self.born
-        except OSError:
-            return False
+        return is_alive(self.supervisor, self.born)
 
 
 class Lease:

@@ -170,23 +170,29 @@ class Adopted(Server):
 
     def check_alive(self, doing: str, wait_s: float = 0.0) -> None:
         """Raises ColdprefixError with the end of the log if the server is gone; its exit code is known to its parent only."""
+        if self._ends_within(wait_s):
+            raise ColdprefixError(f"{self.name} ended while {doing}. The end of {self.log}:\n{tail(self.log)}")
+
+    def _ends_within(self, wait_s: float) -> bool:
         deadline = time.monotonic() + wait_s
         while (alive := self._is_alive()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        if not alive:
-            raise ColdprefixError(f"{self.name} ended while {doing}. The end of {self.log}:\n{tail(self.log)}")
+        return not alive
 
     def _is_alive(self) -> bool:
-        return self._supervisor.is_running() and self._supervisor.status() != psutil.STATUS_ZOMBIE
+        """A dead one whose parent has not taken it away, as process 1 of a container may never do, is not."""
+        try:
+            return self._supervisor.is_running() and self._supervisor.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def close(self) -> None:
         """Stop it and everything below it; its supervisor removes the folder."""
         try:
             self._supervisor.terminate()
-            self._supervisor.wait(30)
-        except psutil.TimeoutExpired:  # the supervisor itself hangs: take the whole session
-            os.killpg(self.pid, signal.SIGKILL)
         except psutil.NoSuchProcess:
             pass
+        if not self._ends_within(30):  # the supervisor itself hangs: take the whole session
+            os.killpg(self.pid, signal.SIGKILL)
         supervise.end_session(self.pid, self.log)
         shutil.rmtree(self.folder, ignore_errors=True)
