@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from null_engine import NullSession
 
-from coldprefix.analysis import aggregate
 from coldprefix.analysis.statistics import degradation_pct, estimate
+from coldprefix.analysis.summary import summary_of, table, trials_of
+from coldprefix.data import parquet, tables
 from coldprefix.data import raw as raw_files
-from coldprefix.data import tables
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import partial_of, sha256_of
 from coldprefix.job import Job
 from coldprefix.measure import protocol
-from coldprefix.setup.environments import sha256_of
 
 MakeJob = Callable[..., Job]
 
@@ -41,7 +40,7 @@ def row(step: str, **values: Any) -> dict[str, Any]:
 
 
 def trials(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return aggregate.trials_of(protocol.as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
+    return trials_of(raw_files.as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
 
 
 def one_trial(**of_stream: Any) -> list[dict[str, Any]]:
@@ -84,7 +83,7 @@ def many(n: int, state: str, ttft: Callable[[int], float], rejected: int = 0) ->
 
 
 def test_summary_leaves_out_burn_in_and_rejected_trials_and_counts_them() -> None:
-    found = aggregate.summary_of(trials(many(5, "hit", lambda t: 10.0 + t) + many(4, "miss", lambda t: 100.0 + t, rejected=2)))
+    found = summary_of(trials(many(5, "hit", lambda t: 10.0 + t) + many(4, "miss", lambda t: 100.0 + t, rejected=2)))
     tables.validate(found, tables.SUMMARY, "summary")
     hit = found.filter(pl.col("metric") == "ttft_ms", pl.col("state") == "hit").row(0, named=True)
     assert (hit["n"], hit["median"], hit["mean"], hit["n_rejected"], hit["n_burn_in"]) == (5, 13.0, 13.0, 0, 1)
@@ -93,17 +92,17 @@ def test_summary_leaves_out_burn_in_and_rejected_trials_and_counts_them() -> Non
     miss = found.filter(pl.col("metric") == "ttft_ms", pl.col("state") == "miss").row(0, named=True)
     assert (miss["n"], miss["n_rejected"]) == (4, 2)
     effect = found.filter(pl.col("metric") == "ttft_degradation_pct").row(0, named=True)
-    assert effect["state"] is None and effect["median"] == pytest.approx(100 * (102.5 / 13 - 1))
+    assert effect["state"] == "miss" and effect["median"] == pytest.approx(100 * (102.5 / 13 - 1))
     assert effect["ci_low"] < effect["median"] < effect["ci_high"]
-    text = aggregate.table(found)
+    text = table(found)
     assert "13.0 [" in text and "688 [" in text
 
 
 def test_a_cell_without_a_valid_trial_has_null_statistics() -> None:
-    found = aggregate.summary_of(trials(many(0, "miss", lambda t: 1.0, rejected=3)))
+    found = summary_of(trials(many(0, "miss", lambda t: 1.0, rejected=3)))
     ttft = found.filter(pl.col("metric") == "ttft_ms").row(0, named=True)
     assert (ttft["n"], ttft["n_rejected"], ttft["mean"], ttft["median"], ttft["ci_low"]) == (0, 3, None, None, None)
-    assert "-" in aggregate.table(found)
+    assert "-" in table(found)
 
 
 @given(st.lists(st.floats(0.1, 1e6), min_size=3, max_size=30))
@@ -145,26 +144,28 @@ def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> Non
     }
     record |= {"job_s": 2.0, "wall_s": 1.5, "engine_busy_s": 1.0, "engine_start_s": [0.2], "settle_s": 0.0}
     record |= {"finished_at": "2026-01-01T00:00:00+00:00"}
-    raw_files.write_cell(cell / "requests.parquet", cell / "provenance.json", protocol.as_frame(rows), record)
+    raw_files.write_cell(cell, raw_files.as_frame(rows), record)
+    plan(folder, job)
+
+
+def plan(raw: Path, job: Job) -> None:
+    """Make this the job that the configuration asks for, in plan.json beside the folder of raw files."""
+    path = raw.with_name("plan.json")
+    cells = json.loads(path.read_text())["cells"] if path.exists() else {}
+    path.write_text(json.dumps({"cells": cells | {job.cell: job.model_dump(mode="json")}}))
 
 
 FAST = {"settle_ms": 0, "trials": 3, "burn_in": 1}
 
 
 def run_aggregate(raw: Path, out: Path, *cells: str) -> subprocess.CompletedProcess[str]:
+    """The program, with the jobs of these cells as its plan."""
     out.mkdir(exist_ok=True)
-    command = [
-        sys.executable,
-        str(ROOT / "workflow/scripts/aggregate.py"),
-        "--raw",
-        str(raw),
-        "--cells",
-        *cells,
-        "--out",
-        str(out),
-        "--requests",
-    ]
-    return subprocess.run(command, capture_output=True, text=True)
+    planned = json.loads(raw.with_name("plan.json").read_text())["cells"]
+    asked = raw.with_name("asked.json")
+    asked.write_text(json.dumps({"cells": {cell: planned[cell] for cell in cells}, "experiments": {}}))
+    command = [sys.executable, str(ROOT / "workflow/scripts/aggregate.py"), "--plan", str(asked), "--raw", str(raw)]
+    return subprocess.run([*command, "--out", str(out), "--requests"], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_the_program_writes_all_tables(raw: Path, tmp_path: Path) -> None:
 
 
 def spoil(path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
-    tables.write_parquet(change(pl.read_parquet(path)), path)
+    parquet.write_parquet(change(pl.read_parquet(path)), path)
 
 
 @pytest.mark.parametrize(
@@ -239,10 +240,10 @@ def test_another_schema_is_refused_by_its_name(raw: Path, tmp_path: Path, versio
     """And not as an edited file, although older records carry no checksum."""
     change_record(raw / CELLS[0], schema_version=version, record_sha256=None, requests_sha256=None)
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
-    assert done.returncode == 1 and f"provenance.json has {told}, this coldprefix reads 4. Use the coldprefix that wrote it" in done.stderr
+    assert done.returncode == 1 and f"provenance.json has {told}, this coldprefix reads 5. Use the coldprefix that wrote it" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "3", '{"schema_version": 4}', '{"job": {}}', "\xff"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "3", '{"schema_version": 5}', '{"job": {}}', "\xff"])
 def test_a_record_that_is_none_is_refused(raw: Path, tmp_path: Path, text: str) -> None:
     (raw / CELLS[0] / "provenance.json").write_bytes(text.encode("latin-1"))
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
@@ -259,7 +260,8 @@ def test_a_table_that_is_not_as_it_was_written_is_drawn_by_nobody(raw: Path, tmp
         (out / "summary.parquet.sha256").unlink()
     else:
         spoil(out / "summary.parquet", lambda f: f.with_columns(median=pl.col("median") * 1.1))
-    for script, *more in (("plot.py", "phase3a_panels", "--style", json.dumps(values["figures"])), ("build_report.py",)):
+    (tmp_path / "look.json").write_text(json.dumps({"figures": values["figures"]}))
+    for script, *more in (("plot.py", "phase3a_panels", "--plan", str(tmp_path / "look.json")), ("build_report.py",)):
         command = [sys.executable, str(ROOT / "workflow/scripts" / script), *more, "--out", str(tmp_path / "drawn.pdf")]
         for name, file in (("trials", "trials.parquet"), ("summary", "summary.parquet"), ("provenance", "provenance.json")):
             command += [f"--{name}", str(out / file)]
@@ -274,44 +276,6 @@ def test_records_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "provenance.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ColdprefixError, match=r"provenance\.json.*and run snakemake again"):
         raw_files.read_records(tmp_path / "provenance.json")
-
-
-def interrupted(root: Path, name: str) -> Path:
-    """As after a killed Snakemake. Returns where it notes what is incomplete, with the entry of one file of the first cell."""
-    incomplete = root / "incomplete"
-    incomplete.mkdir()
-    (incomplete / urlsafe_b64encode(str(root / "raw" / CELLS[0] / name).encode()).decode()).touch()
-    return incomplete
-
-
-@pytest.mark.parametrize("name", raw_files.FILES)
-def test_a_whole_cell_of_a_killed_run_is_put_back(raw: Path, tmp_path: Path, make_job: MakeJob, name: str) -> None:
-    cell = raw / CELLS[0]
-    before = [(cell / name).read_bytes() for name in raw_files.FILES]
-    raw_files.set_aside(raw, CELLS, interrupted(tmp_path, name))
-    assert not cell.exists() and (raw / CELLS[1] / "provenance.json").exists()
-    assert not raw_files.put_back(raw / CELLS[1], make_job("phase3a", "miss", FAST))
-    assert raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "timeout_s": 77.0}))
-    assert [(cell / name).read_bytes() for name in raw_files.FILES] == before and not raw_files.aside_of(cell).exists()
-
-
-def test_what_was_set_aside_is_measured_again_if_it_is_another_job_s_or_damaged(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
-    cell = raw / CELLS[0]
-    raw_files.set_aside(raw, CELLS, interrupted(tmp_path, "provenance.json"))
-    aside = raw_files.aside_of(cell)
-    kept = {path.name: path.read_bytes() for path in aside.iterdir()}
-    (aside / "requests.parquet").write_bytes(kept["requests.parquet"][:-9])
-    assert not raw_files.put_back(cell, make_job("phase3a", "hit", FAST)) and not cell.exists() and not aside.exists()
-    aside.mkdir()
-    for name, data in kept.items():
-        (aside / name).write_bytes(data)
-    assert not raw_files.put_back(cell, make_job("phase3a", "hit", {**FAST, "seed": 5})) and not cell.exists() and not aside.exists()
-
-
-def test_half_a_cell_is_not_set_aside(raw: Path, tmp_path: Path) -> None:
-    (raw / CELLS[0] / "provenance.json").unlink()
-    raw_files.set_aside(raw, CELLS, interrupted(tmp_path, "requests.parquet"))
-    assert [path.name for path in (raw / CELLS[0]).iterdir()] == ["requests.parquet"]
 
 
 def test_what_a_killed_aggregation_left_is_no_part_of_the_next(raw: Path, tmp_path: Path) -> None:
@@ -331,6 +295,16 @@ def test_rows_of_another_run_are_refused(raw: Path, tmp_path: Path, make_job: Ma
     (raw / CELLS[0] / "requests.parquet").write_bytes(kept)
     done = run_aggregate(raw, tmp_path / "out", *CELLS)
     assert done.returncode == 1 and "mixed up with another run's" in done.stderr and not list((tmp_path / "out").iterdir())
+
+
+def test_a_cell_that_was_measured_by_another_job_than_planned_is_refused(raw: Path, tmp_path: Path, make_job: MakeJob) -> None:
+    """As after `snakemake --touch`: it looks up to date."""
+    plan(raw, make_job("phase3a", "miss", FAST | {"settle_ms": 500}))
+    done = run_aggregate(raw, tmp_path / "out", *CELLS)
+    told = f"{CELLS[1]} was measured with protocol.settle_ms 0, the configuration asks for 500 now"
+    assert done.returncode == 1 and told in done.stderr and "Traceback" not in done.stderr and not list((tmp_path / "out").iterdir())
+    plan(raw, make_job("phase3a", "miss", FAST | {"timeout_s": 500}))
+    assert run_aggregate(raw, tmp_path / "out", *CELLS).returncode == 0, "patience decides no number"
 
 
 def test_a_truncated_raw_file_is_refused(raw: Path, tmp_path: Path) -> None:
@@ -356,7 +330,7 @@ def test_phases_with_different_prompts_are_not_put_together(raw: Path, tmp_path:
 
 def test_a_parquet_file_without_its_end_gets_no_name(tmp_path: Path) -> None:
     """Polars has been seen to end without an error when the last write of all met a full disk."""
-    with pytest.raises(ColdprefixError, match="no space left on the disk"), tables._whole(tmp_path / "x.parquet") as partial:
+    with pytest.raises(ColdprefixError, match="no space left on the disk"), parquet._whole(tmp_path / "x.parquet") as partial:
         partial.write_bytes(b"PAR1 rows, but no footer")
     assert list(tmp_path.iterdir()) == []
 
@@ -364,7 +338,7 @@ def test_a_parquet_file_without_its_end_gets_no_name(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path) -> None:
     """A full disk: /dev/full takes no byte. The final name must not appear, nor a partial file."""
     target = tmp_path / "requests.parquet"
-    (tmp_path / ".requests.parquet.part").symlink_to("/dev/full")
+    partial_of(target).symlink_to("/dev/full")
     with pytest.raises(ColdprefixError, match=r"no space left on the disk for .*requests\.parquet; make room"):
-        tables.write_parquet(protocol.as_frame(one_trial()), target)
+        parquet.write_parquet(raw_files.as_frame(one_trial()), target)
     assert list(tmp_path.iterdir()) == []
