@@ -13,8 +13,9 @@ from conftest import Values, with_values
 from null_engine import NullSession
 from pypdf import PdfReader
 
-from coldprefix.analysis import aggregate
+from coldprefix.analysis.summary import summary_of, trials_of
 from coldprefix.data import tables
+from coldprefix.data.raw import as_frame
 from coldprefix.engines.contract import Completion
 from coldprefix.figures import (
     fig1_invalidation,
@@ -27,6 +28,7 @@ from coldprefix.figures import (
     style,
 )
 from coldprefix.measure import protocol
+from coldprefix.study import registry
 from coldprefix.study.checks import parse
 from coldprefix.study.config import Config
 from coldprefix.study.plan import job_of
@@ -35,6 +37,7 @@ FIGURES = {
     module.__name__.rpartition(".")[2]: module.draw
     for module in (fig1_invalidation, fig2_scaling, fig3_architectures, fig4_cascade, fig5_batch_size, fig6_confound)
 }
+PHASES = registry.phases()
 VALUES = ("median", "ci_low", "ci_high")
 Measure = Callable[..., style.Measured]
 
@@ -62,10 +65,10 @@ def measured(values: Values) -> Measure:
             job = job_of(config, cell)
             session = Timed("slot") if job.engine == "llamacpp" else Timed("pool", 128)
             rows += protocol.run_replicate(session, job, 0, 0, lambda _: None)
-            in_force = job.llamacpp.model_dump() if job.llamacpp else {}
-            provenance.append({"host": {"cpu": "Some CPU @ 3 GHz", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": in_force})
-        trials = aggregate.trials_of(protocol.as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
-        return style.Measured(trials, aggregate.summary_of(trials), provenance)
+            host = {"cpu": "Some CPU @ 3 GHz", "gpus": []}
+            provenance.append({"host": host, "job": job.model_dump(mode="json"), "in_force": job.settings})
+        trials = trials_of(as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
+        return style.Measured(trials, summary_of(trials), provenance)
 
     return measure
 
@@ -194,7 +197,7 @@ def test_phase_panels(phase: str, measured: Measure, config: Config, tmp_path: P
     check_fonts(reader)
     for words in ("time to first token (ms)", "throughput (tokens/s)", "warm-up (ms)", "after a miss"):
         assert words in text, words
-    assert ("streaming overhead" in text) == (PHASES[phase][1] == "http")
+    assert ("streaming overhead" in text) == (PHASES[phase].interface == "http")
 
 
 @pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig2_scaling", ["scaling"])])
@@ -218,7 +221,7 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
 
 
 def test_backends_have_colours_and_markers_of_their_own() -> None:
-    assert len({*style.BACKEND_COLOURS.values(), style.HIT, style.MISS}) == 6
+    assert len({*style.BACKEND_COLOURS.values(), *style.COLOURS.values()}) == 6
     assert len(set(style.BACKEND_MARKERS.values())) == 4
 
 
@@ -227,5 +230,5 @@ def test_hit_and_miss_differ_in_more_than_hue() -> None:
         red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    assert abs(luminance(style.HIT) - luminance(style.MISS)) > 0.05
+    assert abs(luminance(style.COLOURS["hit"]) - luminance(style.COLOURS["miss"])) > 0.05
     assert style.HATCHES["hit"] != style.HATCHES["miss"]
