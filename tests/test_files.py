@@ -83,9 +83,10 @@ def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
 
 
 def test_another_error_of_the_disk_is_not_called_a_full_one(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
-        files.write_text(tmp_path / "file" / "x", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.write_text(tmp_path / "folder", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])

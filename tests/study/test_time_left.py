@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from coldprefix.study import time_left
 from coldprefix.study.time_left import TimeLeft, words
 
 Tell = Callable[..., None]
@@ -17,7 +16,7 @@ Tell = Callable[..., None]
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(time_left.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("coldprefix.study.time_left.time.monotonic", lambda: now[0])
     return now
 
 
