@@ -18,7 +18,7 @@ from null_engine import NullSession
 
 from coldprefix.analysis import compare
 from coldprefix.data import tables
-from coldprefix.data.raw import write_cell
+from coldprefix.data.raw import as_frame, write_cell
 from coldprefix.errors import ColdprefixError
 from coldprefix.measure import protocol
 from coldprefix.study.checks import parse
@@ -57,7 +57,7 @@ def make_run(values: Values, tmp_path: Path) -> MakeRun:
                 "job": job.model_dump(mode="json"),
                 "in_force": {"slots": 1, "version": "v1"} | (in_force or {}),
             }
-            write_cell(folder / "requests.parquet", folder / "provenance.json", protocol.as_frame(rows), record)
+            write_cell(folder, as_frame(rows), record)
         return tmp_path / name
 
     return make
@@ -96,7 +96,7 @@ def test_a_run_against_its_copy_is_exactly_1(make_run: MakeRun, tmp_path: Path) 
         ({"host": {"cpu": "CPU B"}}, "host.cpu", "host"),
         ({"threads": 7}, "job.threads", "host"),
         ({"in_force": {"version": "v2"}}, "in_force.version", "engine"),
-        ({"llamacpp.flash_attention": False}, "job.llamacpp", "settings"),
+        ({"llamacpp.flash_attention": False}, "job.settings", "settings"),
         ({"in_force": {"kv_dtype": "q8_0"}}, "in_force ", "settings"),
         ({"stream_tokens": 20}, "job.protocol.stream_tokens", "protocol"),
     ],
@@ -127,7 +127,7 @@ def test_other_prompts_are_refused(make_run: MakeRun) -> None:
     one, other = make_run("one"), make_run("other")
     folder = other / "results/raw/phase3a/A512_B256/hit"
     rows, record = folder / "requests.parquet", folder / "provenance.json"
-    write_cell(rows, record, pl.read_parquet(rows).with_columns(prompt_hash=pl.lit("0" * 16)), json.loads(record.read_text()))
+    write_cell(folder, pl.read_parquet(rows).with_columns(prompt_hash=pl.lit("0" * 16)), json.loads(record.read_text()))
     with pytest.raises(ColdprefixError, match="prompt_hash differs"):
         compared(one, other)
 

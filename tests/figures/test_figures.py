@@ -13,8 +13,9 @@ from conftest import Values, with_values
 from null_engine import NullSession
 from pypdf import PdfReader
 
-from coldprefix.analysis import aggregate
+from coldprefix.analysis.summary import summary_of, trials_of
 from coldprefix.data import tables
+from coldprefix.data.raw import as_frame
 from coldprefix.engines.contract import Completion
 from coldprefix.figures import (
     fig1_invalidation,
@@ -27,6 +28,7 @@ from coldprefix.figures import (
     style,
 )
 from coldprefix.measure import protocol
+from coldprefix.study import registry
 from coldprefix.study.checks import parse
 from coldprefix.study.config import Config
 from coldprefix.study.plan import job_of
@@ -62,10 +64,10 @@ def measured(values: Values) -> Measure:
             job = job_of(config, cell)
             session = Timed("slot") if job.engine == "llamacpp" else Timed("pool", 128)
             rows += protocol.run_replicate(session, job, 0, 0, lambda _: None)
-            in_force = job.llamacpp.model_dump() if job.llamacpp else {}
+            in_force = job.settings
             provenance.append({"host": {"cpu": "Some CPU @ 3 GHz", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": in_force})
-        trials = aggregate.trials_of(protocol.as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
-        return style.Measured(trials, aggregate.summary_of(trials), provenance)
+        trials = trials_of(as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
+        return style.Measured(trials, summary_of(trials), provenance)
 
     return measure
 
@@ -90,7 +92,7 @@ def check_fonts(reader: PdfReader) -> None:
 
 
 def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, config: Config, tmp_path: Path) -> None:
-    reader, text = written(fig1_invalidation.draw(measured(*PHASES), config.figures), tmp_path, config)
+    reader, text = written(fig1_invalidation.draw(measured(*registry.phases()), config.figures), tmp_path, config)
     check_fonts(reader)
     assert float(reader.pages[0].mediabox.width) / 72 == pytest.approx(config.figures.text_in, abs=0.01)
     for words in (
@@ -119,7 +121,7 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
 def test_the_figures_of_the_sweeps(
     name: str, experiments: list[str], words: list[str], measured: Measure, config: Config, tmp_path: Path
 ) -> None:
-    data = measured(*PHASES, experiments=experiments)
+    data = measured(*registry.phases(), experiments=experiments)
     reader, text = written(FIGURES[name](data, config.figures), tmp_path, config)
     check_fonts(reader)
     assert float(reader.pages[0].mediabox.width) / 72 == pytest.approx(
@@ -170,10 +172,13 @@ def test_figure_3_says_what_was_not_measured(measured: Measure, config: Config) 
 
 def test_no_bar_is_cut_off(measured: Measure, config: Config) -> None:
     """Backends that differ much share an axis: it must reach above the highest interval of all, in every panel."""
-    data = measured(*PHASES)
+    data = measured(*registry.phases())
     larger = [pl.when(pl.col("phase") == "phase3b").then(pl.col(c) * 9).otherwise(pl.col(c)).alias(c) for c in VALUES]
     grown = dataclasses.replace(data, summary=data.summary.with_columns(larger))
-    drawings = [fig1_invalidation.draw(grown, config.figures), *(phase_panels.draw(grown, config.figures, phase) for phase in PHASES)]
+    drawings = [
+        fig1_invalidation.draw(grown, config.figures),
+        *(phase_panels.draw(grown, config.figures, phase) for phase in registry.phases()),
+    ]
     for drawing in drawings:
         for axes in drawing.figure.axes:
             low, high = axes.get_ylim()
@@ -187,14 +192,14 @@ def test_fig1_of_one_phase_fits_a_column(measured: Measure, config: Config, tmp_
     assert float(reader.pages[0].mediabox.width) / 72 == pytest.approx(config.figures.column_in, abs=0.01)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", registry.phases())
 def test_phase_panels(phase: str, measured: Measure, config: Config, tmp_path: Path) -> None:
     data = measured("phase3b", phase) if phase != "phase3b" else measured(phase)
     reader, text = written(phase_panels.draw(data, config.figures, phase), tmp_path, config)
     check_fonts(reader)
     for words in ("time to first token (ms)", "throughput (tokens/s)", "warm-up (ms)", "after a miss"):
         assert words in text, words
-    assert ("streaming overhead" in text) == (PHASES[phase][1] == "http")
+    assert ("streaming overhead" in text) == (registry.phases()[phase].interface == "http")
 
 
 @pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig2_scaling", ["scaling"])])
@@ -218,7 +223,7 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
 
 
 def test_backends_have_colours_and_markers_of_their_own() -> None:
-    assert len({*style.BACKEND_COLOURS.values(), style.HIT, style.MISS}) == 6
+    assert len({*style.BACKEND_COLOURS.values(), *style.COLOURS.values()}) == 6
     assert len(set(style.BACKEND_MARKERS.values())) == 4
 
 
@@ -227,5 +232,5 @@ def test_hit_and_miss_differ_in_more_than_hue() -> None:
         red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    assert abs(luminance(style.HIT) - luminance(style.MISS)) > 0.05
+    assert abs(luminance(style.COLOURS["hit"]) - luminance(style.COLOURS["miss"])) > 0.05
     assert style.HATCHES["hit"] != style.HATCHES["miss"]

@@ -14,12 +14,13 @@ from browser import Browser
 from conftest import Values, with_values
 from null_engine import NullSession
 
-from coldprefix.analysis import aggregate
-from coldprefix.claims.claims import claims
+from coldprefix.analysis.summary import summary_of, trials_of
+from coldprefix.claims.table import CLAIMS
 from coldprefix.data import tables
+from coldprefix.data.raw import as_frame
 from coldprefix.figures import fig1_invalidation, style
 from coldprefix.measure import protocol
-from coldprefix.report.page import page as report
+from coldprefix.report import page as report
 from coldprefix.study.checks import parse
 from coldprefix.study.plan import job_of
 
@@ -52,15 +53,15 @@ def page(values: Values, tmp_path: Path) -> Path:
                 "finished_at": "2026-01-01T00:00:00+00:00",
             }
         )
-    frame = protocol.as_frame(rows).with_columns(
+    frame = as_frame(rows).with_columns(
         rejection=pl.when((pl.col("trial") == 2) & (pl.col("sweep") == "main")).then(pl.lit(EVIL)).otherwise("rejection")
     )
-    trials = aggregate.trials_of(frame.lazy()).collect().cast(tables.schema(tables.TRIALS))
-    summary = aggregate.summary_of(trials)
+    trials = trials_of(frame.lazy()).collect().cast(tables.schema(tables.TRIALS))
+    summary = summary_of(trials)
     figure = tmp_path / "fig1_invalidation.png"
     drawing = fig1_invalidation.draw(style.Measured(trials, summary, provenance), config.figures)
     style.save(drawing, [figure, figure.with_suffix(".csv"), figure.with_suffix(".txt")], config.figures)
-    empty = dict.fromkeys(claims.CLAIMS)
+    empty = dict.fromkeys(CLAIMS)
     checked = pl.DataFrame(
         [
             empty | {"id": "C5", "statement": EVIL, "original_status": "stated", "verdict": "refuted", "effect": 345.9, "effect_low": 340.0,
@@ -68,7 +69,7 @@ def page(values: Values, tmp_path: Path) -> Path:
             empty | {"id": "C1", "statement": "s", "original_status": "withdrawn", "verdict": "not decided", "threshold": 0.0, "threshold_reason": "r",
                      "finding": "nothing measured", "rows": [], "n": 0},
         ],
-        schema=tables.schema(claims.CLAIMS),
+        schema=tables.schema(CLAIMS),
     )  # fmt: skip
     path = tmp_path / "report.html"
     path.write_text(report.build(trials, summary, checked, provenance, [figure], "null engine\n<python> 0.02 ms"), encoding="utf-8")
