@@ -17,20 +17,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_tables import one_trial
 
-from coldprefix.data import tables
-from coldprefix.data.raw import read_cell
+from coldprefix.data import parquet, tables
+from coldprefix.data.raw import as_frame, read_cell
 from coldprefix.engines.client import Client, Pieces, _parse_http
 from coldprefix.engines.clock import long_lived
 from coldprefix.engines.contract import Completion
+from coldprefix.engines.llamacpp.engine import LlamaCppSettings
 from coldprefix.engines.llamacpp.server import LlamaServer
+from coldprefix.engines.llamacpp.wire import LlamaWire
 from coldprefix.engines.vllm.server import VllmServer
+from coldprefix.engines.vllm.wire import VllmWire
 from coldprefix.errors import ColdprefixError
-from coldprefix.measure import protocol
+from coldprefix.files import sha256_of
 from coldprefix.measure.verify import rejection
 from coldprefix.models.gguf import check_gguf
-from coldprefix.setup.environments import sha256_of
 from coldprefix.study.checks import parse
-from coldprefix.study.config import LlamaCpp
 
 CELL = "phase3a/A512_B256/hit"
 MANY = settings(max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -97,14 +98,17 @@ def test_streams_are_the_same_however_they_are_cut(events: list[Any], places: li
         Mute(cut(http(body + junk), places)).exchange("/x", {}, stream=True)
 
 
-def sessions() -> Iterator[Any]:
+def sessions(pieces: Pieces, form: str = "tokens") -> Iterator[Any]:
+    """Sessions whose server answers with these bytes."""
+    client = Mute(pieces)
     llama = LlamaServer.__new__(LlamaServer)
-    llama._settings = LlamaCpp.model_construct(prompt_cache=True, host_cache_mib=0, slots=1)
+    llama._settings = LlamaCppSettings.model_construct(prompt_cache=True, host_cache_mib=0, slots=1)
+    llama._wire = LlamaWire(client, form, prompt_cache=True)
     vllm = VllmServer.__new__(VllmServer)
     vllm._job = type("Job", (), {"threads": 2})()
+    vllm._wire = VllmWire(client, form)
     for session in (llama, vllm):
-        session._form = "tokens"
-        session._server = Mute([]).server
+        session._client, session._server = client, client.server
         yield session
 
 
@@ -113,8 +117,7 @@ def sessions() -> Iterator[Any]:
 def test_answers_of_any_shape(events: list[dict[str, Any]], stream: bool) -> None:
     """A completion or our own error; and what is not reported is None, so that the trial is rejected."""
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) if stream else json.dumps(events[0]).encode()
-    for session in sessions():
-        session._client = Mute(cut(http(body), [7, 90]))
+    for session in sessions(cut(http(body), [7, 90])):
         try:
             done = session.complete([1, 2, 3], 2, stream)
         except ColdprefixError:
@@ -129,11 +132,8 @@ def test_answers_of_any_shape(events: list[dict[str, Any]], stream: bool) -> Non
 @given(values | st.dictionaries(st.sampled_from(["success", "vllm_config", "version", "total_slots", "model_config", "content"]), values))
 def test_what_a_server_says_of_itself(told: Any) -> None:
     """Settings, resets and tokenisers: read, or our own error."""
-    llama, vllm = sessions()
+    llama, vllm = sessions([(1.0, http(json.dumps(told).encode()))], "text")
     for session in (llama, vllm):
-        session._client = Mute([(1.0, http(json.dumps(told).encode()))])
-        session._rendered = {}
-        session._form = "text"
         for act in (session.reset, session._read_in_force if session is vllm else lambda: None, lambda own=session: own.seen([1, 2])):
             with suppress(ColdprefixError):
                 act()
@@ -153,7 +153,7 @@ changes = st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 255)), max_si
 @pytest.fixture(scope="module")
 def raw_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("raw") / "requests.parquet"
-    tables.write_parquet(protocol.as_frame(one_trial()), path)
+    parquet.write_parquet(as_frame(one_trial()), path)
     return path
 
 
@@ -179,12 +179,12 @@ def test_parquet_from_elsewhere(raw_file: Path, changes: list[tuple[int, int]], 
 def test_tables_from_elsewhere(raw_file: Path, changes: list[tuple[int, int]], keep: int | None, seal: bool) -> None:
     """The same for what is made from raw files: of a shipped folder they look up to date, so that nothing makes them anew."""
     table = raw_file.parent / "trials.parquet"
-    tables.write_table(protocol.as_frame(one_trial()), table)
+    parquet.write_table(as_frame(one_trial()), table)
     spoilt = table.with_name("trials.parquet.sha256") if seal else table
     original = spoilt.read_bytes()
     spoilt.write_bytes(mutate(original, changes, keep))
     try:
-        assert tables.read_table(table, tables.REQUESTS).height == 4
+        assert parquet.read_table(table, tables.REQUESTS).height == 4
         assert seal or spoilt.read_bytes() == original
     except ColdprefixError as error:
         assert spoilt.read_bytes() != original and f"Delete {table} and run snakemake again" in str(error)
@@ -250,7 +250,6 @@ def test_configurations_of_any_shape(changed: dict[str, Any]) -> None:
 def test_the_fuzzed_answers_can_also_be_right() -> None:
     """So that the tests above are about something: a good answer passes through the same code."""
     good = {"stop": True, "tokens_evaluated": 3, "tokens_predicted": 2, "timings": {"cache_n": 0, "prompt_n": 3, "prompt_ms": 1.0}}
-    llama = next(sessions())
-    llama._client = Mute([(1.0, http(json.dumps(good).encode()))])
+    llama = next(sessions([(1.0, http(json.dumps(good).encode()))]))
     done = llama.complete([1, 2, 3], 2, stream=False)
     assert rejection(done, 3, 0, 2, streamed=False) is None

@@ -37,6 +37,7 @@ FIGURES = {
     module.__name__.rpartition(".")[2]: module.draw
     for module in (fig1_invalidation, fig2_scaling, fig3_architectures, fig4_cascade, fig5_batch_size, fig6_confound)
 }
+PHASES = registry.phases()
 VALUES = ("median", "ci_low", "ci_high")
 Measure = Callable[..., style.Measured]
 

@@ -1,4 +1,4 @@
-"""Downloads against a Hub on this machine: hub.py, the Hub's part of models.py, prepare_model.py and restore.py.
+"""Downloads against a Hub on this machine: models/hub.py, prepare_model.py and in_environment.py.
 
 huggingface_hub reads its environment variables when it is imported, so each download is a process of its own.
 """
@@ -21,13 +21,14 @@ from typing import Any
 
 import fault_table
 import pytest
+from conftest import ROOT
 from hub_server import Cut, HubServer, Repository
 from safetensors.numpy import load_file
 
 from coldprefix.job import Job
 from coldprefix.setup import environments
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "workflow" / "scripts"
+SCRIPTS = ROOT / "workflow" / "scripts"
 MIB = 1024 * 1024
 NAME = "tiny"
 REPOSITORY = "somebody/tiny"
@@ -72,19 +73,29 @@ class User:
     def __post_init__(self) -> None:
         self.models = self.folder / "models"
         self.model = self.models / NAME
-        self.first = self.folder / "downloads" / f"{NAME}.json"
+        self.first = self.folder / "results" / "setup" / "downloads" / f"{NAME}.json"
         self.record = self.folder / "records" / f"{NAME}.json"
 
     def run(self, script: str, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", DRIVER, SCRIPTS / script, *arguments, "--models", self.models, "--downloads", self.first.parent]
+        command = [sys.executable, "-c", DRIVER, SCRIPTS / script, *arguments]
         env = {
             key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_")) and "proxy" not in key.lower()
         }
         env |= {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.folder / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1", **variables}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, cwd=self.folder)
 
     def prepare(self, model: dict[str, Any] | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        return self.run("prepare_model.py", NAME, "--entry", json.dumps(model or entry()), "--record", self.record, **variables)
+        return self.run("prepare_model.py", NAME, "--plan", self.plan(model or entry()), "--record", self.record, **variables)
+
+    def plan(self, model: dict[str, Any], *jobs: Job) -> Path:
+        """What Snakemake writes for its programs, as far as they read it here."""
+        path = self.folder / "plan.json"
+        path.write_text(json.dumps({"models": {NAME: model}, "cells": {job.cell: job.model_dump(mode="json") for job in jobs}}))
+        return path
+
+    def made(self) -> set[str]:
+        """What is in models/, beside the lock that keeps two makers of a model apart."""
+        return {path.name for path in self.models.iterdir()} - {f".{NAME}.lock"}
 
     def gets(self, model: dict[str, Any] | None = None, **variables: str) -> dict[str, Any]:
         """Prepare the model, which must succeed. Returns its record."""
@@ -93,7 +104,7 @@ class User:
         assert TOKEN not in done.stdout + done.stderr
         record: dict[str, Any] = json.loads((self.model / "coldprefix.json").read_text())
         assert json.loads(self.record.read_text()) == record
-        assert {p.name for p in self.models.iterdir()} == {NAME}
+        assert self.made() == {NAME}
         return record
 
     def fails(self, model: dict[str, Any] | None = None, **variables: str) -> str:
@@ -107,7 +118,7 @@ class User:
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         assert TOKEN not in done.stdout + done.stderr
-        assert list(self.models.iterdir()) == []
+        assert self.made() == set()
         message = done.stderr.rsplit("\ncoldprefix: ", 1)[1].strip()
         assert "\n" not in message
         return message
@@ -144,8 +155,10 @@ def test_download(hub: HubServer, user: User) -> None:
 
 
 def test_leftovers_of_a_killed_run_are_replaced(user: User) -> None:
-    """Killed while it downloaded (.tiny.part), or by an older version that wrote in place (no coldprefix.json)."""
-    for folder in (user.models / f".{NAME}.part", user.model):
+    """Killed while it downloaded (.tiny.HOST.PID.part), or by an older version that wrote in place (no coldprefix.json)."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for folder in (user.models / f".{NAME}.{socket.gethostname()}.{ended.pid}.part", user.model):
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(WEIGHTS[:1000])
         (folder / "unknown").touch()
@@ -206,7 +219,7 @@ def test_file_without_checksum(hub: HubServer, user: User, make_job: Callable[..
     changed = json.dumps({**CONFIG, "note": "changed"}).encode()
     hub.repositories[REPOSITORY].files[REVISION] = {**FILES, "config.json": changed}
     job = make_job("phase1", "hit", {f"models.{NAME}": model, "model": NAME}).model_copy(update={"environment": "driver"})
-    restored = user.run("restore.py", "--job", job.model_dump_json(exclude_none=True), "--entry", json.dumps(model))
+    restored = user.run("in_environment.py", "measure", "--plan", user.plan(model, job), "--cell", job.cell)
     for message in (user.message_of(restored), user.fails(model)):
         says(message, sha256(FILES["config.json"]), sha256(changed), "first download")
         says(message, user.first.name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +15,16 @@ from typing import Any
 import fault_table
 import numpy as np
 import pytest
+from conftest import ROOT, SAME_PATH
 from safetensors.numpy import load_file, save_file
 
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import sha256_of_file
+from coldprefix.models import prepare, standin
 from coldprefix.models.gguf import check_gguf
-from coldprefix.models.prepare import hub, standin
-from coldprefix.models.prepare import prepare as models
 from coldprefix.models.standin import StandinModel
+from coldprefix.models.standin_shapes import SHAPES
+from coldprefix.study.checks import load
 from coldprefix.study.config import Config
 
 pytestmark = pytest.mark.engine  # the tokenizer comes from llama.cpp's source, the converter needs torch
@@ -29,29 +34,25 @@ pytestmark = pytest.mark.engine  # the tokenizer comes from llama.cpp's source, 
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/ with gpt2-tiny and its GGUF."""
     folder = tmp_path_factory.mktemp("models")
-    models.ensure_gguf("gpt2-tiny", _tiny(), folder)
+    prepare.ensure_gguf("gpt2-tiny", _tiny(), folder)
     return folder
 
 
 def _tiny() -> StandinModel:
-    from conftest import ROOT
-
-    from coldprefix.study.config import load
-
     model = load(ROOT / "config.yaml").models["gpt2-tiny"]
     assert isinstance(model, StandinModel)
     return model
 
 
 def test_a_standin_has_the_same_bytes_on_every_machine(made: Path) -> None:
-    assert hub.sha256_of_file(made / "gpt2-tiny" / "model.safetensors") == _tiny().sha256
+    assert sha256_of_file(made / "gpt2-tiny" / "model.safetensors") == _tiny().sha256
 
 
 @pytest.mark.parametrize(("name", "parameters", "tensors"), [("gpt2-standin", 124_439_808, 148), ("opt-125m-standin", 125_239_296, 196)])
 def test_the_standins_have_the_shape_of_the_originals(config: Config, name: str, parameters: int, tensors: int) -> None:
     model = config.models[name]
     assert isinstance(model, StandinModel)
-    shapes = list(standin.SHAPES[model.architecture](model.layers, model.width, model.positions, model.vocabulary))
+    shapes = list(SHAPES[model.architecture](model.layers, model.width, model.positions, model.vocabulary))
     assert sum(int(np.prod(shape)) for _, shape, _ in shapes) == parameters
     assert len(shapes) == tensors
 
@@ -70,13 +71,13 @@ def test_the_tokenizer_is_gpt2_s(made: Path) -> None:
 
 def test_other_bytes_than_expected_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ColdprefixError, match=r"(?s)has the sha256 [0-9a-f]{64}, config\.yaml says 0{64}.*models\.x\.sha256"):
-        models.ensure_model("x", _tiny().model_copy(update={"sha256": "0" * 64}), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        prepare.ensure_model("x", _tiny().model_copy(update={"sha256": "0" * 64}), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".x.lock"]
 
 
 def test_a_finished_model_is_not_made_again_and_a_damaged_one_is(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(made, tmp_path / "models")
-    record = models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
+    record = prepare.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
     calls: list[str] = []
     real = standin.generate
 
@@ -85,11 +86,53 @@ def test_a_finished_model_is_not_made_again_and_a_damaged_one_is(made: Path, tmp
         real(*arguments, **options)
 
     monkeypatch.setattr(standin, "generate", counted)
-    assert models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models") == record
+    assert prepare.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models") == record
     assert calls == []
     (tmp_path / "models" / "gpt2-tiny" / "model.safetensors").write_bytes(b"cut off")
-    again = models.ensure_model("gpt2-tiny", _tiny(), tmp_path / "models")
+    again = prepare.ensure_model("gpt2-tiny", _tiny(), tmp_path / "models")
     assert calls == ["generate"] and again["files"]["model.safetensors"]["sha256"] == _tiny().sha256
+
+
+def test_two_processes_that_make_the_same_model_at_once_both_succeed_and_one_generates(tmp_path: Path) -> None:
+    """As two runs in one folder, or two phases of one run that find it missing."""
+    entry = _tiny().model_copy(update={"layers": 1, "width": 32, "heads": 1, "sha256": None})
+    program = (
+        f"{SAME_PATH}import time; from pathlib import Path\n"
+        "from coldprefix.models import prepare; from coldprefix.models.standin import StandinModel\n"
+        f"model, folder = StandinModel.model_validate_json({entry.model_dump_json()!r}), Path({str(tmp_path / 'models')!r})\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(prepare.ensure_model('x', model, folder)['files']['model.safetensors']['sha256'])"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], results
+    (sha256,) = {out.strip() for out, _ in results}
+    assert sha256 == sha256_of_file(tmp_path / "models" / "x" / "model.safetensors")
+    told = "".join(err for _, err in results)
+    assert told.count("model x: generating") == 1 and told.count("waiting for another run that is building x") == 1, told
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == [".x.lock", "x"]
+
+
+def test_what_a_killed_process_left_of_a_model_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """And what a living one has, as it is making a model, too, is left."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = os.uname().nodename
+    left, kept = (tmp_path / f".x.{host}.{pid}.part" for pid in (ended.pid, os.getppid()))
+    for folder in (left, kept):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+    prepare.ensure_model("x", _tiny().model_copy(update={"layers": 1, "width": 32, "heads": 1, "sha256": None}), tmp_path)
+    assert not left.exists() and kept.exists()
 
 
 def test_the_gguf_is_read_back(made: Path) -> None:
@@ -182,9 +225,9 @@ def test_the_converter_sees_no_token_and_no_terminal(tmp_path: Path, monkeypatch
     (tmp_path / "program").write_text(program)
     (tmp_path / "python").chmod(0o755)
     (tmp_path / "bin").symlink_to(tmp_path)
-    monkeypatch.setattr("coldprefix.environments.ensure_environment", lambda _name: tmp_path)
+    monkeypatch.setattr("coldprefix.models.convert.ensure_environment", lambda _name: tmp_path)
     with pytest.raises(ColdprefixError, match="cannot convert"):
-        models.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
+        prepare.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
     environment, typed = ast.literal_eval(seen.read_text())
     assert "secret" not in environment.values() and environment["HF_HUB_OFFLINE"] == "1" and typed == ""
 
@@ -192,5 +235,5 @@ def test_the_converter_sees_no_token_and_no_terminal(tmp_path: Path, monkeypatch
 def test_a_model_the_converter_refuses_is_one_clear_error(tmp_path: Path) -> None:
     opt: dict[str, Any] = {"architecture": "OPTForCausalLM", "vocabulary": 50272, "sha256": None}
     with pytest.raises(ColdprefixError, match=r"(?s)converter cannot convert opt.*Model OPTForCausalLM is not supported"):
-        models.ensure_gguf("opt", _tiny().model_copy(update=opt), tmp_path)
+        prepare.ensure_gguf("opt", _tiny().model_copy(update=opt), tmp_path)
     assert not list(tmp_path.glob("*.gguf*"))

@@ -64,9 +64,9 @@ def page(values: Values, tmp_path: Path) -> Path:
     empty = dict.fromkeys(CLAIMS)
     checked = pl.DataFrame(
         [
-            empty | {"id": "C5", "statement": EVIL, "original_status": "stated", "verdict": "refuted", "effect": 345.9, "effect_low": 340.0,
+            empty | {"id": "C5", "statement": EVIL, "figure": "fig1_invalidation", "original_status": "stated", "verdict": "refuted", "effect": 345.9, "effect_low": 340.0,
                      "effect_high": 350.0, "unit": "%", "threshold": 10.0, "threshold_reason": "drift", "finding": "It pays.", "rows": ["phase2/A512_B256/miss"], "n": 3},
-            empty | {"id": "C1", "statement": "s", "original_status": "withdrawn", "verdict": "not decided", "threshold": 0.0, "threshold_reason": "r",
+            empty | {"id": "C1", "statement": "s", "figure": "fig4_cascade", "original_status": "withdrawn", "verdict": "not decided", "threshold": 0.0, "threshold_reason": "r",
                      "finding": "nothing measured", "rows": [], "n": 0},
         ],
         schema=tables.schema(CLAIMS),
@@ -121,6 +121,9 @@ def test_the_page_says_what_was_rejected_and_what_was_not_decided(page: Path) ->
     assert "not decided" in text and "refuted" in text and "345.9 [340, 350] %" in text
     assert "&lt;script&gt;document.title" in text and EVIL not in text
     assert re.search(r'<td class="cell">phase2/A512_B256/hit</td><td>2</td>', text), "the rejected trial by its cell"
+    assert text.count('href="#fig1_invalidation"') > text.count('href="#fig4_cascade"') == 0, (
+        "a claim leads to its figure, if that is drawn"
+    )
     assert 'src="http' not in text and 'href="http' not in text
 
 

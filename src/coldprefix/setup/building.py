@@ -71,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"waiting for another run that is building {path.stem}")
+            say(f"waiting for another run that is building {path.stem.removeprefix('.')}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -138,7 +138,6 @@ def job_of(config: Config, cell: Cell) -> Job:
     )
 
 
-@cache
 def _model_use(name: str, entry: ModelEntry) -> ModelUse:
     kept = {"source", "positions", "vocabulary"}
     return ModelUse(name=name, random_weights=entry.random_weights, identity=entry.identity, **entry.model_dump(include=kept))
