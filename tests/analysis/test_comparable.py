@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Values
+from null_engine import NullSession
+from raw_data import FAST, run_aggregate, write_cell
 
 from coldprefix.analysis.comparable import check_comparable, check_planned, check_same_prompts
 from coldprefix.data.raw import as_frame
@@ -87,6 +90,16 @@ def test_patience_is_no_difference(make_job: MakeJob, planned: dict[str, dict[st
     patient = told(make_job("phase3a", "hit", {"timeout_s": 999, "start_timeout_s": 999}))
     assert patient != planned[HIT]
     check_planned({HIT: {"job": patient}}, planned)
+
+
+def test_the_program_refuses_it_and_writes_nothing(make_job: MakeJob, tmp_path: Path) -> None:
+    """As after `snakemake --touch`: the cell looks up to date."""
+    write_cell(tmp_path / "raw", make_job("phase3a", "hit", FAST), NullSession("slot"))
+    plan = tmp_path / "plan.json"
+    plan.write_text(plan.read_text().replace('"settle_ms": 0', '"settle_ms": 7'))
+    done = run_aggregate(tmp_path / "raw", tmp_path / "out")
+    assert done.returncode == 1 and f"{HIT} was measured with protocol.settle_ms 0, the configuration asks for 7 now" in done.stderr
+    assert not list((tmp_path / "out").iterdir()) and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

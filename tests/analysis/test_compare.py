@@ -126,8 +126,8 @@ def test_what_never_compares_is_refused_whatever_is_declared(make_run: MakeRun, 
 def test_other_prompts_are_refused(make_run: MakeRun) -> None:
     one, other = make_run("one"), make_run("other")
     folder = other / "results/raw/phase3a/A512_B256/hit"
-    rows, record = pl.read_parquet(folder / "requests.parquet"), json.loads((folder / "provenance.json").read_text())
-    write_cell(folder, rows.with_columns(prompt_hash=pl.lit("0" * 16)), record)
+    rows, record = folder / "requests.parquet", folder / "provenance.json"
+    write_cell(folder, pl.read_parquet(rows).with_columns(prompt_hash=pl.lit("0" * 16)), json.loads(record.read_text()))
     with pytest.raises(ColdprefixError, match="prompt_hash differs"):
         compared(one, other)
 

@@ -135,7 +135,7 @@ def inject(chance: random.Random, soak: Run) -> str:
 
 def test_the_soak_s_check_can_fail(tmp_path: Path) -> None:
     """A trial with a wrong count that nobody rejected must be found."""
-    from test_tables import one_trial
+    from raw_data import one_trial
 
     rows = [row | {"trial": trial} for trial in range(4) for row in one_trial()]
     meant = {"warmup": 0, "query": 72, "rewarm": 71, "stream": 72}

@@ -65,8 +65,8 @@ def measured(values: Values) -> Measure:
             job = job_of(config, cell)
             session = Timed("slot") if job.engine == "llamacpp" else Timed("pool", 128)
             rows += protocol.run_replicate(session, job, 0, 0, lambda _: None)
-            host = {"cpu": "Some CPU @ 3 GHz", "gpus": []}
-            provenance.append({"host": host, "job": job.model_dump(mode="json"), "in_force": job.settings})
+            in_force = job.settings
+            provenance.append({"host": {"cpu": "Some CPU @ 3 GHz", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": in_force})
         trials = trials_of(as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
         return style.Measured(trials, summary_of(trials), provenance)
 
@@ -93,7 +93,7 @@ def check_fonts(reader: PdfReader) -> None:
 
 
 def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, config: Config, tmp_path: Path) -> None:
-    reader, text = written(fig1_invalidation.draw(measured(*PHASES), config.figures), tmp_path, config)
+    reader, text = written(fig1_invalidation.draw(measured(*registry.phases()), config.figures), tmp_path, config)
     check_fonts(reader)
     assert float(reader.pages[0].mediabox.width) / 72 == pytest.approx(config.figures.text_in, abs=0.01)
     for words in (
@@ -122,7 +122,7 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
 def test_the_figures_of_the_sweeps(
     name: str, experiments: list[str], words: list[str], measured: Measure, config: Config, tmp_path: Path
 ) -> None:
-    data = measured(*PHASES, experiments=experiments)
+    data = measured(*registry.phases(), experiments=experiments)
     reader, text = written(FIGURES[name](data, config.figures), tmp_path, config)
     check_fonts(reader)
     assert float(reader.pages[0].mediabox.width) / 72 == pytest.approx(
@@ -173,10 +173,13 @@ def test_figure_3_says_what_was_not_measured(measured: Measure, config: Config) 
 
 def test_no_bar_is_cut_off(measured: Measure, config: Config) -> None:
     """Backends that differ much share an axis: it must reach above the highest interval of all, in every panel."""
-    data = measured(*PHASES)
+    data = measured(*registry.phases())
     larger = [pl.when(pl.col("phase") == "phase3b").then(pl.col(c) * 9).otherwise(pl.col(c)).alias(c) for c in VALUES]
     grown = dataclasses.replace(data, summary=data.summary.with_columns(larger))
-    drawings = [fig1_invalidation.draw(grown, config.figures), *(phase_panels.draw(grown, config.figures, phase) for phase in PHASES)]
+    drawings = [
+        fig1_invalidation.draw(grown, config.figures),
+        *(phase_panels.draw(grown, config.figures, phase) for phase in registry.phases()),
+    ]
     for drawing in drawings:
         for axes in drawing.figure.axes:
             low, high = axes.get_ylim()
@@ -190,14 +193,14 @@ def test_fig1_of_one_phase_fits_a_column(measured: Measure, config: Config, tmp_
     assert float(reader.pages[0].mediabox.width) / 72 == pytest.approx(config.figures.column_in, abs=0.01)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", registry.phases())
 def test_phase_panels(phase: str, measured: Measure, config: Config, tmp_path: Path) -> None:
     data = measured("phase3b", phase) if phase != "phase3b" else measured(phase)
     reader, text = written(phase_panels.draw(data, config.figures, phase), tmp_path, config)
     check_fonts(reader)
     for words in ("time to first token (ms)", "throughput (tokens/s)", "warm-up (ms)", "after a miss"):
         assert words in text, words
-    assert ("streaming overhead" in text) == (PHASES[phase].interface == "http")
+    assert ("streaming overhead" in text) == (registry.phases()[phase].interface == "http")
 
 
 @pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig2_scaling", ["scaling"])])

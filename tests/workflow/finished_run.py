@@ -103,7 +103,8 @@ def finished(watched: Watch) -> Path:
 
 
 @pytest.fixture
-def run(snakemake: Run, finished: Path) -> Run:
+def again(snakemake: Run, finished: Path) -> Run:
+    """Run Snakemake in the folder of the finished run."""
     return lambda *arguments, **options: snakemake(finished, "--configfile", str(finished / "tiny.yaml"), *arguments, **options)
 
 

@@ -28,19 +28,19 @@ def test_all_through_a_run_nobody_else_can_reach_or_use_a_server(watched: Watch)
     assert watched.listening, "vLLM's processes talk to each other over TCP"
     assert {address for _, address in watched.listening} == {"127.0.0.1"}
     for name, keys in watched.keys.items():
-        assert len(keys) >= 2, f"{name}: a key for each server, of the preflight and of the cells"
+        assert len(keys) >= (2 if name.startswith("LLAMA") else 1), f"{name}: a key for each server; vllm serve is shared"
         for key in keys:
             assert len(key) >= 32 and not any(key in command for command in watched.commands), "every user can read command lines"
             assert not [p for p in watched.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
 
 
-def test_everything_is_built_and_then_nothing_is_to_be_done(finished: Path, run: Run) -> None:
+def test_everything_is_built_and_then_nothing_is_to_be_done(finished: Path, again: Run) -> None:
     for name in ("fig1_invalidation", *(f"{phase}_panels" for phase in PHASES)):
         for format, at_least in {"pdf": 5000, "png": 5000, "csv": 200, "txt": 100}.items():
             assert (finished / "figures" / f"{name}.{format}").stat().st_size > at_least, (name, format)
     for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
         tables.validate(pl.read_parquet(finished / "results" / f"{name}.parquet"), columns, name)
-    assert nothing(run("-n"))
+    assert nothing(again("-n"))
     assert not [p for p in finished.rglob("*") if ".part" in p.name], "no partial file is left"
 
 
@@ -140,12 +140,12 @@ def test_no_engine_is_left_behind(finished: Path) -> None:
     ],
 )
 def test_repeated_misses_are_found_to_be_hits_and_fail(
-    finished: Path, run: Run, phase: str, settings: list[str], reused_tokens: int
+    finished: Path, again: Run, phase: str, settings: list[str], reused_tokens: int
 ) -> None:
     """The original study's mistake, on the real engines: the cell fails with a table that shows why, and leaves no result."""
     cell = finished / f"results/raw/{phase}/A256_B128/miss"
     original = {p: p.read_bytes() for p in cell.iterdir()}
-    done = run("--config", f"phases={phase}", "experiments=main", "states=miss", "content=repeated", "max_rejected=0.2", *settings)
+    done = again("--config", f"phases={phase}", "experiments=main", "states=miss", "content=repeated", "max_rejected=0.2", *settings)
     try:
         assert done.returncode != 0
         output = done.stdout + done.stderr

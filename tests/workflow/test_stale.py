@@ -62,8 +62,8 @@ ALL = cells(*PHASES)
         (["timeout_s=300"], {}),
     ],
 )
-def test_changed_values_measure_what_depends_on_them(run: Run, changes: list[str], measured: dict[str, int]) -> None:
-    found = jobs(run("-n", "--config", *changes))
+def test_changed_values_measure_what_depends_on_them(again: Run, changes: list[str], measured: dict[str, int]) -> None:
+    found = jobs(again("-n", "--config", *changes))
     assert {phase: found[phase] for phase in PHASES if found[phase]} == measured
     assert found["fig1_invalidation"] == (changes != ["timeout_s=300"])
 
@@ -82,25 +82,25 @@ def test_what_other_values_measure_follows_from_the_plan() -> None:
         assert {j.phase for c, j in after.jobs.items() if j.digest != before.jobs[c].digest} == set(phases), changes
 
 
-def test_touched_and_deleted_files_measure_nothing(finished: Path, run: Run) -> None:
+def test_touched_and_deleted_files_measure_nothing(finished: Path, again: Run) -> None:
     for path in [*ROOT.glob("workflow/**/*"), *ROOT.glob("src/**/*.py"), ROOT / "config.yaml", *(finished / "results").rglob("*.json")]:
         if path.is_file():
             path.touch()
-    assert nothing(run("-n"))
+    assert nothing(again("-n"))
     shutil.move(finished / "models", finished / "models.away")
     try:
-        assert nothing(run("-n"))
+        assert nothing(again("-n"))
     finally:
         shutil.move(finished / "models.away", finished / "models")
 
 
-def test_making_the_model_or_the_engine_again_measures_nothing(finished: Path, run: Run) -> None:
+def test_making_the_model_or_the_engine_again_measures_nothing(finished: Path, again: Run) -> None:
     before = contents(finished, "results/raw/**/*.parquet")
-    done = run("--forcerun", "model", "gguf", "environment")
+    done = again("--forcerun", "model", "gguf", "environment")
     assert done.returncode == 0, done.stderr[-3000:]
     assert contents(finished, "results/raw/**/*.parquet") == before
     assert not any(jobs(done)[phase] for phase in PHASES)
-    assert nothing(run("-n"))
+    assert nothing(again("-n"))
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +151,16 @@ def test_changed_code_measures_what_depends_on_it(
 
 
 @pytest.mark.parametrize("how", [["--rerun-triggers", "mtime"], ["--touch"]])
-def test_old_cells_under_a_new_configuration_are_refused(finished: Path, run: Run, how: list[str]) -> None:
+def test_old_cells_under_a_new_configuration_are_refused(finished: Path, again: Run, how: list[str]) -> None:
     """Snakemake may be told to keep them: then aggregation names the cell and the key (snakemake#1694)."""
     summary = finished / "results/summary.txt"
     kept = summary.read_bytes()
     change = ["--config", "question_tokens=9"]
     if how == ["--touch"]:
-        assert run("--touch", *change).returncode == 0
+        assert again("--touch", *change).returncode == 0
     summary.unlink()
     try:
-        done = run("results/summary.txt", *([] if how == ["--touch"] else how), *change)
+        done = again("results/summary.txt", *([] if how == ["--touch"] else how), *change)
         assert done.returncode != 0
         assert re.search(
             r"^coldprefix: phase\w+/A256_B128/hit was measured with lengths\.Q 8, the configuration asks for 9 now", output(done), re.M
@@ -168,28 +168,28 @@ def test_old_cells_under_a_new_configuration_are_refused(finished: Path, run: Ru
         assert jobs(done).keys() <= {"aggregate", "total"}
     finally:
         summary.write_bytes(kept)
-        run("--touch")
+        again("--touch")
 
 
 def output(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_deleted_cell_is_measured_alone(finished: Path, run: Run) -> None:
+def test_a_deleted_cell_is_measured_alone(finished: Path, again: Run) -> None:
     target = finished / "results/raw/phase3b/A256_B128/hit/requests.parquet"
     kept = target.read_bytes()
     target.unlink()
     try:
-        found = jobs(run("-n"))
+        found = jobs(again("-n"))
         assert found["phase3b"] == 1 and found["aggregate"] == 1 and not any(found[p] for p in PHASES[:3])
     finally:
         target.write_bytes(kept)
 
 
-def test_forcerun_measures_one_phase_again_and_redraws_what_depends_on_it(finished: Path, run: Run) -> None:
+def test_forcerun_measures_one_phase_again_and_redraws_what_depends_on_it(finished: Path, again: Run) -> None:
     others = ["results/raw/phase[12]/**/*.parquet", "results/raw/phase3a/**/*.parquet", "results/preflight/*", "models/*.gguf"]
     before, mine = contents(finished, *others), contents(finished, "results/raw/phase3b/**/*.parquet")
-    done = run("--forcerun", "phase3b")
+    done = again("--forcerun", "phase3b")
     assert done.returncode == 0, done.stderr[-3000:]
     assert contents(finished, *others) == before
     after = contents(finished, "results/raw/phase3b/**/*.parquet")
