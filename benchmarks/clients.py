@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import aiohttp
 
-from coldprefix.instrument.null_engines import NullLlamaServer
+from coldprefix.instrument.null_engines import null_llama_server
 
 TTFT_MS = 20.0
 
@@ -62,10 +62,10 @@ class WithAiohttp:
 
 def main(samples: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        null = NullLlamaServer(Path(folder) / "null.log")
+        null = null_llama_server(Path(folder) / "null.log")
         clients = {
-            "aiohttp, a connection each": WithAiohttp(null._server.socket, False),
-            "aiohttp, keep-alive": WithAiohttp(null._server.socket, True),
+            "aiohttp, a connection each": WithAiohttp(null.client.server.socket, False),
+            "aiohttp, keep-alive": WithAiohttp(null.client.server.socket, True),
         }
         found: dict[str, list[float]] = {"ours": [], **{name: [] for name in clients}}
         prompt = list(range(512))

@@ -26,6 +26,7 @@ from coldprefix.analysis import statistics
 from coldprefix.analysis.caveats import caveats_of
 from coldprefix.analysis.statistics import Values, degradation_pct
 from coldprefix.data import tables
+from coldprefix.data.parquet import read_tables
 
 Generator = np.random.Generator
 # What TTFT has been seen to do, in % of it: noise of a trial, differences between engine starts, a slow drift.
@@ -91,7 +92,7 @@ def main() -> None:
     if arguments.rounds:
         simulate(arguments.rounds)
     if arguments.trials:
-        real(tables.read_tables([arguments.trials], tables.TRIALS))
+        real(read_tables([arguments.trials], tables.TRIALS))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "src"))
 import polars as pl
 
 from coldprefix.data import tables
+from coldprefix.data.raw import write_cell
 from coldprefix.job import Cell
-from coldprefix.setup.environments import sha256_of
 
 TOKENS = 8  # of each streaming query
 STEPS = ("warmup", "query", "rewarm", "stream")
@@ -72,6 +72,7 @@ def requests_of(cell: Cell, rows: int, seed: int) -> pl.DataFrame:
         "engine_prompt_ms": pl.when(step == "stream").then(ttft - 1.0),
         "rejection": None,
         "foreign_cpu": noise / 100,
+        "workflow_cpu": 0.001,
         "steal_cpu": 0.0,
         "cpu_mhz": 2900.0 + noise,
         "started_at": pl.lit(datetime(2026, 1, 1, tzinfo=UTC)) + pl.duration(milliseconds=100 * index),
@@ -94,9 +95,7 @@ def generate(folder: Path, cells: list[Cell], rows: int) -> None:
     """Raw files of all cells, one at a time, so that memory stays that of one."""
     for number, cell in enumerate(cells):
         share = rows // len(cells) + (number < rows % len(cells))
-        tables.write_parquet(requests_of(cell, share, number + 1), folder / cell.path / "requests.parquet")
-        digest = sha256_of((folder / cell.path / "requests.parquet").read_bytes())
-        (folder / cell.path / "provenance.json").write_text(json.dumps(record_of(cell) | {"requests_sha256": digest}))
+        write_cell(folder / cell.path, requests_of(cell, share, number + 1), record_of(cell))
 
 
 def main() -> None:
@@ -112,8 +111,10 @@ def main() -> None:
         generate(raw, cells, arguments.rows)
         generated = time.perf_counter() - began
         out.mkdir()
-        command = [sys.executable, str(ROOT / "workflow/scripts/aggregate.py"), "--raw", str(raw), "--out", str(out), "--requests"]
-        command += ["--cells", *(cell.path for cell in cells)]
+        plan = Path(temporary) / "plan.json"
+        plan.write_text(json.dumps({"cells": {cell.path: record_of(cell)["job"] for cell in cells}, "experiments": {}}))
+        command = [sys.executable, str(ROOT / "workflow/scripts/aggregate.py"), "--plan", str(plan), "--raw", str(raw), "--out", str(out)]
+        command += ["--requests"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         began = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

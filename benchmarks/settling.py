@@ -22,18 +22,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np
-from coldprefix.engines.open import open_session
 
 from coldprefix.analysis.statistics import RESAMPLES, SEED
 from coldprefix.engines.clock import long_lived
-from coldprefix.engines.contract import Session
+from coldprefix.engines.contract import Session, weights_of
+from coldprefix.engines.contract import load as engine_of
 from coldprefix.job import Job
 from coldprefix.measure import protocol
+from coldprefix.measure.cell import open_session
 from coldprefix.measure.prompts import draw_trial
 from coldprefix.measure.stopping import median_interval
 from coldprefix.process.locks import exclusive
-from coldprefix.study.checks import parse
-from coldprefix.study.config import load
+from coldprefix.study.checks import load, parse
 from coldprefix.study.plan import job_of
 
 SETTLE_MS = (0, 5, 20, 100, 500)
@@ -44,8 +44,7 @@ NUMBERS = itertools.count()  # no prompt comes twice
 def trial(session: Session, job: Job, settle_ms: int) -> tuple[float | None, float]:
     """(TTFT in ms, None if rejected; seconds it took)"""
     own = job.model_copy(update={"protocol": job.protocol.model_copy(update={"settle_ms": settle_ms})})
-    lengths = (job.lengths.A, job.lengths.B, job.lengths.Q)
-    prompts = draw_trial(lengths, job.state, job.model.vocabulary, job.protocol.seed, 0, next(NUMBERS), "fresh")
+    prompts = draw_trial(job.lengths, job.state, job.model.vocabulary, job.protocol.seed, 0, next(NUMBERS), "fresh")
     began = time.perf_counter()
     rows = protocol.run_trial(session, prompts, own)
     return None if any(row["rejection"] for row in rows) else rows[-1]["ttft_ms"], time.perf_counter() - began
@@ -129,13 +128,12 @@ def main() -> None:
         for cell in cells:
             job = job_of(config, cell)
             python = ROOT / "envs" / job.environment / ".venv" / "bin" / "python"
-            subprocess.run([python, *sys.argv, "--job", job.model_dump_json(exclude_none=True)], check=True)
+            subprocess.run([python, *sys.argv, "--job", job.model_dump_json()], check=True)
         return
     job = Job.model_validate_json(arguments.job)
-    models = arguments.folder / "models"
+    weights = weights_of(arguments.folder / "models", arguments.model, engine_of(job.engine).weights)
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"coldprefix-settling-{os.getpid()}.log"  # noqa: S108
-    gguf = models / f"{arguments.model}-F16.gguf"
-    with exclusive("benchmarks/settling.py"), open_session(job, models / arguments.model, gguf, log) as session, long_lived():
+    with exclusive("benchmarks/settling.py"), open_session(job, weights, log, None) as session, long_lived():
         for _ in range(job.protocol.burn_in):
             trial(session, job, 0)
         if arguments.rounds:
