@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_tables import one_trial
+from raw_data import one_trial
 
 from coldprefix.data import parquet, tables
 from coldprefix.data.raw import as_frame, read_cell
