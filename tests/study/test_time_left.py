@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from coldprefix.study import time_left
-from coldprefix.study.time_left import TimeLeft, words
+from coldprefix.study.time_left import CELL_S, OTHER_S, TimeLeft, words
 
 Tell = Callable[..., None]
 
@@ -37,13 +36,13 @@ def test_cells_that_were_measured_tell_how_long_the_others_take(
     left: TimeLeft, tell: Tell, clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tell(LogEvent.RUN_INFO, stats={"phase1": 2, "phase3b": 3, "aggregate": 1, "all": 1, "total": 7})
-    assert left.seconds() == 5 * time_left.CELL_S + 2 * time_left.OTHER_S
+    assert left.seconds() == 5 * CELL_S + 2 * OTHER_S
     for job, seconds in enumerate((30.0, 50.0)):
         tell(LogEvent.JOB_INFO, jobid=job, rule_name="phase3b")
         clock[0] += seconds
         tell(LogEvent.JOB_FINISHED, job_id=job)
     # One of phase3b at 40 s, and two of phase1, of which nothing is known, at what cells took.
-    assert left.seconds() == 3 * 40 + 2 * time_left.OTHER_S
+    assert left.seconds() == 3 * 40 + 2 * OTHER_S
     assert capsys.readouterr().err.splitlines()[-1] == "coldprefix: 5 steps to go, about 2 minutes"
 
 

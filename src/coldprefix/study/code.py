@@ -15,19 +15,20 @@ from coldprefix.files import sha256_of
 SOURCE = Path(__file__).resolve().parents[1]
 GROUND = ("*.py", "process", "data")
 ENGINES = ("setup", "engines/*.py", "engines/*.jinja", "measure/*.py", "measure/edits/__init__.py")
-SUMMARIES = (*GROUND, "analysis", "measure/stopping.py", "measure/__init__.py")
+SUMMARIES = (*GROUND, *ENGINES, "analysis")
+STUDY = (*SUMMARIES, "engines", "measure", "models", "study")
 
 # program of workflow/scripts: what it may import, as folders and files of src/coldprefix
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "measure": (*GROUND, *ENGINES, "engines/{engine}", "measure/edits/{state}.py"),
-    "aggregate": (*SUMMARIES,),
-    "check_claims": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "claims"),
-    "plot": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "figures", "instrument"),
-    "build_report": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "figures", "report"),
-    "compare_runs": (*SUMMARIES, *ENGINES, "engines", "measure", "models", "study", "figures"),
-    "calibrate": (*SUMMARIES, *ENGINES, "engines/llamacpp", "engines/vllm", "instrument"),
-    "time_peers": (*SUMMARIES, *ENGINES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
-    "compare_peers": (*SUMMARIES, *ENGINES, "engines/llamacpp", "instrument"),
+    "aggregate": (*SUMMARIES, "engines"),
+    "check_claims": (*STUDY, "claims"),
+    "plot": (*STUDY, "figures", "instrument"),
+    "build_report": (*STUDY, "figures", "report"),
+    "compare_runs": (*STUDY, "figures"),
+    "calibrate": (*SUMMARIES, "engines/llamacpp", "engines/vllm", "instrument"),
+    "time_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
+    "compare_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
 }
 
 
