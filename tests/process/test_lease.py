@@ -23,6 +23,15 @@ from coldprefix.process.identity import this_system
 from coldprefix.process.lease import Lease
 
 STARTED: list[server.Server] = []  # by this process, which is the one to wait for them
+# Whoever measures on this machine ends the idle servers of all runs of this user, and a test does so, too: each keeps to its own,
+# as a container does.
+SYSTEM = f"{this_system()} of the tests in process {os.getpid()}"
+APART = f"from coldprefix.process import lease; lease.this_system = lambda: {SYSTEM!r}\n"
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "this_system", lambda: SYSTEM)
 
 
 @pytest.fixture
@@ -122,7 +131,7 @@ def test_the_servers_of_another_run_are_left_alone(workflow: subprocess.Popen[by
 
 def test_it_outlives_the_job_that_started_it_and_ends_with_the_workflow(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
     program = (
-        f"{SAME_PATH}"
+        f"{SAME_PATH}{APART}"
         "from pathlib import Path; import test_lease\n"
         f"own = test_lease.start({workflow.pid}, Path({str(tmp_path / 'log')!r}), mode='family'); own.give_back()\n"
         "print(*own.server.process_ids(), flush=True)"
@@ -218,7 +227,7 @@ def test_a_foreign_record_is_not_believed(workflow: subprocess.Popen[bytes], tmp
     for name, text in {"junk": "{", "list": "[]", "old": '{"identity": "a"}'}.items():
         (tmp_path / f"coldprefix-{name}").mkdir()
         (tmp_path / f"coldprefix-{name}" / lease.RECORD).write_text(text)
-    record = lease.Record("a", this_system(), workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
+    record = lease.Record("a", SYSTEM, workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
     (tmp_path / "coldprefix-dead").mkdir()
     lease._write(tmp_path / "coldprefix-dead", record)
     assert find(workflow.pid, "a") is None

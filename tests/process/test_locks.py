@@ -12,27 +12,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_lease import STARTED, start
+from test_lease import APART, STARTED, apart, start
 from test_program import python
 from test_server import gone
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.process import lease, locks, server
+from coldprefix.process import lease, locks
 
-# Other runs on this machine keep their servers, and are not waited for: what is tested has its own.
+__all__ = ["apart"]  # a fixture, which each test here uses
+# Other users of this machine are not waited for, where that is not what is tested.
 HOLD = (
-    "import time; from pathlib import Path; from coldprefix.process import lease, locks\n"
-    "locks.MACHINE, lease.folders, lease.strangers = Path(sys.argv[2]), list, list\n"
+    f"{APART}import time; from pathlib import Path; from coldprefix.process import locks\n"
+    "locks.MACHINE, lease.strangers = Path(sys.argv[2]), list\n"
     "with locks.exclusive(sys.argv[1]):\n    print(time.monotonic(), flush=True); time.sleep(0.7)\n    print(time.monotonic(), flush=True)"
 )
 
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of this test's own, and nobody's servers but those in it. A socket's path is short, pytest's are long."""
+    """A temporary folder of this test's own, and no other user's servers but those in it. A socket's path is short, pytest's are long."""
     own = Path(tempfile.mkdtemp(prefix="cf-"))
     monkeypatch.setattr("tempfile.tempdir", str(own))
-    monkeypatch.setattr(lease, "folders", lambda: [folder for folder in server.folders() if folder.is_relative_to(own)])
     found = lease.strangers
     monkeypatch.setattr(lease, "strangers", lambda: [folder for folder in found() if Path(folder).is_relative_to(own)])
     yield own
@@ -132,19 +132,17 @@ def test_an_idle_server_of_another_run_is_ended_and_one_s_own_stays(
 def test_a_server_is_ended_only_by_whoever_has_the_lock(runs: tuple[int, int], tmp_path: Path) -> None:
     """Before that, its run may be measuring with it."""
     own = start(runs[0], tmp_path / "log").server
-    program = HOLD.replace("lease.folders, lease.strangers = Path(sys.argv[2]), list, list", "lease.strangers = Path(sys.argv[2]), list")
+    pids = own.process_ids()
     (tmp_path / "lock").touch()
     with open(tmp_path / "lock", "r+") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        waiting = python(
-            program + f"  # {own.folder}", "second", str(tmp_path / "lock"), env={**os.environ, "TMPDIR": str(own.folder.parent)}
-        )
+        waiting = python(HOLD, "second", str(tmp_path / "lock"))
         time.sleep(1.0)
         own.check_alive("another run's measurement")
     _, err = waiting.communicate(timeout=10)
     assert waiting.returncode == 0 and "fake server of the run of process" in err, err
     STARTED[-1].process.wait(10)
-    assert gone(own.process_ids()[1:])
+    assert gone(pids)
 
 
 def can_be_locked(path: Path) -> bool:
@@ -165,7 +163,7 @@ def test_the_server_of_another_user_s_run_is_waited_for_without_the_lock(runs: t
     own = start(runs[0], tmp_path / "log").server
     os.chown(own.folder, 65534, 65534)
     assert lease.strangers() == [str(own.folder)] and lease.end_idle(None) == []
-    program = HOLD.replace("lease.strangers = Path(sys.argv[2]), list, list", "real = Path(sys.argv[2]), list, lease.strangers").replace(
+    program = HOLD.replace("lease.strangers = Path(sys.argv[2]), list", "real = Path(sys.argv[2]), lease.strangers").replace(
         "\nwith",
         f"\nlease.strangers = lambda: [found for found in real() if found.startswith({str(alone)!r})]; locks.STRANGERS_S = 0.1\nwith",
     )
