@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from coldprefix.errors import ColdprefixError
@@ -80,8 +80,18 @@ def source_key() -> str:
     return _sdist_pin()[1]
 
 
-def flags_of(accelerator: str) -> tuple[str, ...]:
+def built_from(accelerator: str) -> tuple[str, ...]:
+    """What decides the build, on one machine: source, flags, and what quick.cmake changes. No path: a moved checkout builds nothing again."""
+    return (source_key(), *_flags(accelerator), sha256_of(_quick().read_bytes()))
+
+
+def _flags(accelerator: str) -> tuple[str, ...]:
     return FLAGS + (CUDA_FLAGS if accelerator == "cuda" else ())
+
+
+def _quick() -> Path:
+    """CMake's instructions to compile what computes nothing in less time."""
+    return building.ROOT / "envs" / "llamacpp" / "quick.cmake"
 
 
 def _cpu_features() -> str:
@@ -118,14 +128,13 @@ def ensure_build(accelerator: str) -> Path:
             raise ColdprefixError("accelerator is cuda, but nvidia-smi finds no GPU: install its driver, or set accelerator: cpu") from None
     for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):  # CMake takes them up
         version += f" {name}={os.environ[name]}" if name in os.environ else ""
-    flags = flags_of(accelerator)
-    key = sha256_of("\0".join([source_key(), *flags, version, _cpu_features()]).encode())
+    key = sha256_of("\0".join([*built_from(accelerator), version, _cpu_features()]).encode())
     folder = building.CACHE / "llamacpp" / f"{accelerator}-{key[:16]}"
     if finished(folder):
         return folder
     with locked(folder.with_suffix(".lock")):
         if not finished(folder):
-            _build(accelerator, flags, folder, {"source_sha256": source_key(), "compiler": version, "flags": list(flags)})
+            _build(accelerator, folder, {"source_sha256": source_key(), "compiler": version, "flags": list(_flags(accelerator))})
     return folder
 
 
@@ -134,11 +143,11 @@ def record_of(folder: Path) -> dict[str, object]:
     return build_record(folder)
 
 
-def _build(accelerator: str, flags: Sequence[str], folder: Path, record: Mapping[str, object]) -> None:
+def _build(accelerator: str, folder: Path, record: Mapping[str, object]) -> None:
     started = time.monotonic()
     source = ensure_source() / "vendor" / "llama.cpp"
     tools = ensure_environment("llamacpp") / "bin"
-    expected = "5 to 10 minutes on 2 cores" if accelerator == "cpu" else "some 85 core-minutes, most of them nvcc's"
+    expected = "3 to 6 minutes on 2 cores" if accelerator == "cpu" else "some 85 core-minutes, most of them nvcc's"
     say(f"llama.cpp for {accelerator}: building into {folder} ({expected})")
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(folder.name + ".build")
@@ -148,7 +157,8 @@ def _build(accelerator: str, flags: Sequence[str], folder: Path, record: Mapping
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}{cuda}"}
     env.pop("VIRTUAL_ENV", None)
     what = f"llama.cpp for {accelerator}"
-    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *flags], log, what, env)
+    quick = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={_quick()}"
+    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *_flags(accelerator), quick], log, what, env)
     run([tools / "cmake", "--build", work, "--target", *TARGETS], log, what, env)
     shutil.copytree(work / "bin", folder, symlinks=True)
     libraries = {p.name: sha256_of(p.read_bytes()) for p in sorted(folder.iterdir()) if p.is_file() and not p.is_symlink()}

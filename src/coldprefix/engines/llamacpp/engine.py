@@ -60,7 +60,7 @@ class LlamaCpp(Engine):
         return "llamacpp"
 
     def built_from(self, accelerator: str) -> str:
-        return sha256_of(" ".join([build.source_key(), *build.flags_of(accelerator)]).encode())
+        return sha256_of(" ".join(build.built_from(accelerator)).encode())
 
     def build(self, accelerator: str) -> dict[str, Any]:
         return build.record_of(build.ensure_build(accelerator))
