@@ -205,7 +205,8 @@ class Run:
     def messages(self) -> list[str]:
         """What coldprefix said, without its progress."""
         found = re.findall(r"^coldprefix: (.*?)(?=\n\n|\Z)", self.output(), re.M | re.S)
-        return [m for m in found if "waits for" not in m and "has been removed" not in m and not m.startswith("model ")]
+        progress = ("waits for", "has been removed", "steps to go")
+        return [m for m in found if not any(words in m for words in progress) and not m.startswith("model ")]
 
     def wait_for_second_cell(self) -> psutil.Process:
         """The engine of the second cell, well inside its trials."""
