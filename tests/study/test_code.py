@@ -220,3 +220,10 @@ def test_every_program_of_the_workflow_with_a_digest_is_known() -> None:
     }
     assert asked == set(code.PROGRAMS) - {"measure"}
     assert all((ROOT / "workflow" / "scripts" / f"{program}.py").is_file() for program in code.PROGRAMS)
+
+
+def test_a_program_s_own_statements_count(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(code.SCRIPTS, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "SCRIPTS", tmp_path / "scripts")
+    assert changed(tmp_path / "scripts" / "measure.py", lambda text: f"{text}\nOTHER = 1\n") == {"measure"}
+    assert changed(tmp_path / "scripts" / "measure.py", lambda text: f"{text}\n# a comment\n") == set()

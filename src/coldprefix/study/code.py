@@ -13,6 +13,7 @@ from pathlib import Path
 from coldprefix.files import sha256_of
 
 SOURCE = Path(__file__).resolve().parents[1]
+SCRIPTS = SOURCE.parents[1] / "workflow" / "scripts"
 GROUND = ("*.py", "process", "data")
 ENGINES = ("setup", "engines/*.py", "engines/*.jinja", "measure/*.py", "measure/edits/__init__.py")
 SUMMARIES = (*GROUND, *ENGINES, "analysis")
@@ -33,7 +34,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 
 
 def covered(program: str, **names: str) -> list[Path]:
-    """The files that the digest of a program covers; ``names`` fills in engine and state."""
+    """The files that the digest of a program covers, beside its own; ``names`` fills in engine and state."""
     found: set[Path] = set()
     for pattern in PROGRAMS[program]:
         path = SOURCE / pattern.format(**names)
@@ -46,7 +47,8 @@ def covered(program: str, **names: str) -> list[Path]:
 def digest(program: str, **names: str) -> str:
     """32 hex digits over what the program's code says."""
     files = covered(program, **names)
-    parts = [part for file in files for part in (file.relative_to(SOURCE).as_posix(), _meaning(file))]
+    parts = [_meaning(SCRIPTS / f"{program}.py")]
+    parts += [part for file in files for part in (file.relative_to(SOURCE).as_posix(), _meaning(file))]
     return sha256_of("\0".join(parts).encode())[:32]
 
 
