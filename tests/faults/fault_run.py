@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -276,8 +277,12 @@ class Run:
         deadline = time.monotonic() + 10
         while ((new := traces(self.tmp) - self.before) or belonging(self.folder)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        with open(locks.MACHINE, errors="replace") as handle:
-            held = [str(locks.MACHINE)] if str(self.folder) in handle.read() else []  # others may measure, too
+        held = []
+        with open(locks.MACHINE, "r+", errors="replace") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # by others that measure, too, unless it names this run
+                held = [str(locks.MACHINE)] if str(self.folder) in handle.read() else []
         return files + sorted(new) + held + [str(p) for p in belonging(self.folder)]
 
     def check_results(self) -> None:
