@@ -81,17 +81,12 @@ def source_key() -> str:
 
 
 def built_from(accelerator: str) -> tuple[str, ...]:
-    """What decides the build, on one machine: source, flags, and what quick.cmake changes. No path: a moved checkout builds nothing again."""
-    return (source_key(), *_flags(accelerator), sha256_of(_quick().read_bytes()))
+    """What decides the build, on one machine: source and flags. No path: a moved checkout builds nothing again."""
+    return (source_key(), *_flags(accelerator))
 
 
 def _flags(accelerator: str) -> tuple[str, ...]:
     return FLAGS + (CUDA_FLAGS if accelerator == "cuda" else ())
-
-
-def _quick() -> Path:
-    """CMake's instructions to compile what computes nothing in less time."""
-    return building.ROOT / "envs" / "llamacpp" / "quick.cmake"
 
 
 def _cpu_features() -> str:
@@ -147,7 +142,7 @@ def _build(accelerator: str, folder: Path, record: Mapping[str, object]) -> None
     started = time.monotonic()
     source = ensure_source() / "vendor" / "llama.cpp"
     tools = ensure_environment("llamacpp") / "bin"
-    expected = "3 to 6 minutes on 2 cores" if accelerator == "cpu" else "some 85 core-minutes, most of them nvcc's"
+    expected = "5 to 10 minutes on 2 cores" if accelerator == "cpu" else "some 85 core-minutes, most of them nvcc's"
     say(f"llama.cpp for {accelerator}: building into {folder} ({expected})")
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(folder.name + ".build")
@@ -157,8 +152,7 @@ def _build(accelerator: str, folder: Path, record: Mapping[str, object]) -> None
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}{cuda}"}
     env.pop("VIRTUAL_ENV", None)
     what = f"llama.cpp for {accelerator}"
-    quick = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={_quick()}"
-    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *_flags(accelerator), quick], log, what, env)
+    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *_flags(accelerator)], log, what, env)
     run([tools / "cmake", "--build", work, "--target", *TARGETS], log, what, env)
     shutil.copytree(work / "bin", folder, symlinks=True)
     libraries = {p.name: sha256_of(p.read_bytes()) for p in sorted(folder.iterdir()) if p.is_file() and not p.is_symlink()}
