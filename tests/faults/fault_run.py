@@ -100,7 +100,9 @@ def until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
 
 def traces(tmp: Path) -> set[str]:
     """What a run may leave outside its folder: in its own temporary folder, and in shared memory."""
-    found = {str(p) for p in tmp.iterdir()} | {str(p) for p in Path("/dev/shm").iterdir()}
+    # Snakemake, where it is killed, leaves an empty folder of its own.
+    found = {str(p) for p in tmp.iterdir() if not (p.name.startswith("snakemake") and not list(p.rglob("*")))}
+    found |= {str(p) for p in Path("/dev/shm").iterdir()}
     return found | {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if f" {tmp}/" in line}
 
 
