@@ -160,7 +160,7 @@ def test_old_cells_under_a_new_configuration_are_refused(finished: Path, again: 
         assert again("--touch", *change).returncode == 0
     summary.unlink()
     try:
-        done = again("results/summary.txt", *([] if how == ["--touch"] else how), *change)
+        done = again("--cores", "2", "results/summary.txt", *([] if how == ["--touch"] else how), *change)
         assert done.returncode != 0
         assert re.search(
             r"^coldprefix: phase\w+/A256_B128/hit was measured with lengths\.Q 8, the configuration asks for 9 now", output(done), re.M
