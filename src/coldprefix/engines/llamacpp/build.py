@@ -16,7 +16,7 @@ from pathlib import Path
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of
 from coldprefix.setup import building
-from coldprefix.setup.building import build_record, check_prerequisites, finish, finished, locked, run, say
+from coldprefix.setup.building import check_prerequisites, finish, finished, locked, run, say
 from coldprefix.setup.environments import bootstrap, ensure_environment, installer_environment
 
 FLAGS = (
@@ -131,11 +131,6 @@ def ensure_build(accelerator: str) -> Path:
         if not finished(folder):
             _build(accelerator, folder, {"source_sha256": source_key(), "compiler": version, "flags": list(_flags(accelerator))})
     return folder
-
-
-def record_of(folder: Path) -> dict[str, object]:
-    """What is known of a finished build: source, compiler, flags, the sha256 of its files, seconds."""
-    return build_record(folder)
 
 
 def _build(accelerator: str, folder: Path, record: Mapping[str, object]) -> None:

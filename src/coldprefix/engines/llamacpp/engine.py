@@ -12,6 +12,7 @@ from coldprefix.engines.contract import Engine, EngineSettings, Interface, Sessi
 from coldprefix.engines.llamacpp import build
 from coldprefix.files import sha256_of
 from coldprefix.job import Job
+from coldprefix.setup.building import build_record
 
 
 class LlamaCppSettings(EngineSettings):
@@ -63,7 +64,7 @@ class LlamaCpp(Engine):
         return sha256_of(" ".join(build.built_from(accelerator)).encode())
 
     def build(self, accelerator: str) -> dict[str, Any]:
-        return build.record_of(build.ensure_build(accelerator))
+        return build_record(build.ensure_build(accelerator))
 
     def problems(self, settings: LlamaCppSettings) -> Iterator[str]:
         if settings.ubatch_tokens > settings.batch_tokens:
