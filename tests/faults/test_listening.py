@@ -42,9 +42,9 @@ def test_a_token_is_in_no_file_and_a_strange_folder_is_no_command(template: Path
     folder = tmp_path / 'it\'s "a" $(touch broken); folder & `touch broken` #1'
     shutil.copytree(template, folder)
     own = Run(folder)
-    own.start("--config", "states=hit")
+    own.start("--config", "states=miss")
     assert own.process is not None and own.process.wait(240) == 0, own.output()[-3000:]
-    assert (own.cell(own.cells[0]) / "requests.parquet").exists() and not list(tmp_path.rglob("broken"))
+    assert (own.cell(own.cells[1]) / "requests.parquet").exists() and not list(tmp_path.rglob("broken"))
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert len(files) > 20 and not [p for p in files if token.encode() in p.read_bytes()]
 

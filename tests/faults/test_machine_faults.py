@@ -57,6 +57,8 @@ FULL = r"there is no space left on the disk for \S*"
 )
 def test_the_disk_is_full(run: Run, place: str, target: str, message: str) -> None:
     run.target = target
+    if place == "results/raw":
+        shutil.rmtree(run.folder / place)
     run.start(prefix=small_disk(run.folder / place, keep=place == "figures"))
     run.fails(MACHINE, f"no space left in {place}", message, 90)
     assert (run.folder / target).stat().st_size > 0
@@ -76,8 +78,8 @@ def test_memory_runs_out(request: pytest.FixtureRequest, which: str) -> None:
     """A limit on the process that holds the engine, set while it starts."""
     own: Run = request.getfixturevalue("run" if which == "phase3a" else "python_run")
     own.start()
-    log = own.folder / "results/logs" / which  # the binding writes to it right before it loads the model
-    process = until(own.engine if which == "phase3a" else lambda: own.program("measure.py") if list(log.rglob("*.log")) else None, 60, "it")
+    log = own.folder / f"results/logs/{which}/{own.cells[1]}.log"  # the binding writes to it right before it loads the model
+    process = until(own.engine if which == "phase3a" else lambda: own.program("measure.py") if log.exists() else None, 60, "it")
     process.rlimit(psutil.RLIMIT_DATA, (60 << 20, resource.RLIM_INFINITY))
     engine = "llama-server" if which == "phase3a" else "llama-cpp-python"
     own.fails(MACHINE, f"a limit of 60 MiB on the process of {engine}", rf"{which}/\S+: .*(memory|cannot load|exited|ended).*log", 30)
@@ -116,9 +118,12 @@ def test_two_runs_in_one_folder(run: Run) -> None:
     """Also when a dry run, begun first, was still looking around as the first real one came."""
     run.start()
     run.wait_for_second_cell()
+    job = until(lambda: run.program("measure.py"), 10, "the second cell's job")
+    job.suspend()  # or the first run may have ended before the second begins
     dry = run.again("-n")
-    assert dry.returncode == 0
     second = run.again()
+    job.resume()
+    assert dry.returncode == 0
     output = second.stdout + second.stderr
     assert second.returncode != 0 and "cannot be locked" in output
     assert run.process is not None and run.process.wait(240) == 0
@@ -137,7 +142,7 @@ def test_two_runs_in_two_folders_measure_one_after_the_other(run: Run, template:
     for each in (run, other):
         assert each.process is not None and each.process.wait(240) == 0, each.output()[-2000:]
         each.check_results()
-    frames = [read_requests(each.cell(cell) / "requests.parquet") for each in (run, other) for cell in each.cells]
+    frames = [read_requests(each.cell(each.cells[1]) / "requests.parquet") for each in (run, other)]
     ends = pl.col("started_at") + pl.duration(microseconds=1e3 * pl.col("total_ms"))
     spans = sorted(frame.select(pl.col("started_at").min(), ends.max().alias("end")).row(0) for frame in frames)
     assert all(one[1] <= following[0] for one, following in pairwise(spans)), "two cells were measured at the same time"

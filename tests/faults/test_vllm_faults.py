@@ -8,7 +8,7 @@ import signal
 import psutil
 import pytest
 import tampering
-from fault_run import SOON, Run, status_without_key, until
+from fault_run import SOON, TRIALS, Run, status_without_key, until
 
 pytestmark = pytest.mark.engine
 
@@ -71,8 +71,8 @@ def test_vllm_s_processes(vllm_run: Run, fault: str, message: str) -> None:
         ("500", "vllm serve answered 500: .*out of memory.*log"),
         ("truncated", "vllm serve (broke off|ended a stream).*log"),
         ("no usage", "vllm serve ended .*before its usage counts.*log"),
-        ("no counts", "of 10 trials are not what they were meant to be.*did not report how many tokens it reused.*log"),
-        ("wrong counts", "of 10 trials are not what they were meant to be.*reused 7 .*log"),
+        ("no counts", f"of {TRIALS} trials are not what they were meant to be.*did not report how many tokens it reused.*log"),
+        ("wrong counts", f"of {TRIALS} trials are not what they were meant to be.*reused 7 .*log"),
     ],
 )
 def test_vllm_s_spoilt_answers(vllm_run: Run, mode: str, message: str) -> None:

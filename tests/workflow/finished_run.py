@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -106,6 +107,18 @@ def finished(watched: Watch) -> Path:
 def again(snakemake: Run, finished: Path) -> Run:
     """Run Snakemake in the folder of the finished run."""
     return lambda *arguments, **options: snakemake(finished, "--configfile", str(finished / "tiny.yaml"), *arguments, **options)
+
+
+@pytest.fixture
+def spare(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to spoil."""
+    return shutil.copytree(finished, tmp_path / "spare")
+
+
+@pytest.fixture
+def in_spare(snakemake: Run, spare: Path) -> Run:
+    """Run Snakemake in the copy."""
+    return lambda *arguments, **options: snakemake(spare, "--configfile", str(spare / "tiny.yaml"), *arguments, **options)
 
 
 @pytest.fixture

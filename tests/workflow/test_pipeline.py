@@ -140,23 +140,17 @@ def test_no_engine_is_left_behind(finished: Path) -> None:
     ],
 )
 def test_repeated_misses_are_found_to_be_hits_and_fail(
-    finished: Path, again: Run, phase: str, settings: list[str], reused_tokens: int
+    spare: Path, in_spare: Run, phase: str, settings: list[str], reused_tokens: int
 ) -> None:
     """The original study's mistake, on the real engines: the cell fails with a table that shows why, and leaves no result."""
-    cell = finished / f"results/raw/{phase}/A256_B128/miss"
-    original = {p: p.read_bytes() for p in cell.iterdir()}
-    done = again("--config", f"phases={phase}", "experiments=main", "states=miss", "content=repeated", "max_rejected=0.2", *settings)
-    try:
-        assert done.returncode != 0
-        output = done.stdout + done.stderr
-        assert f"{phase}/A256_B128/miss: 4 of 4 trials are not what they were meant to be; max_rejected allows 20%" in output
-        assert f"reused {reused_tokens} tokens, should be 0" in output
-        assert not (cell / "requests.parquet").exists()
-        assert pl.read_parquet(cell / "requests.rejected.parquet").height == 20
-    finally:
-        (cell / "requests.rejected.parquet").unlink(missing_ok=True)
-        for path, data in original.items():
-            path.write_bytes(data)
+    cell = spare / f"results/raw/{phase}/A256_B128/miss"
+    done = in_spare("--config", f"phases={phase}", "experiments=main", "states=miss", "content=repeated", "max_rejected=0.2", *settings)
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert f"{phase}/A256_B128/miss: 4 of 4 trials are not what they were meant to be; max_rejected allows 20%" in output
+    assert f"reused {reused_tokens} tokens, should be 0" in output
+    assert not (cell / "requests.parquet").exists()
+    assert pl.read_parquet(cell / "requests.rejected.parquet").height == 20
 
 
 def test_a_phase_may_name_its_own_model(finished: Path, snakemake: Run, tmp_path: Path) -> None:

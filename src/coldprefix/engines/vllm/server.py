@@ -40,8 +40,9 @@ class VllmServer(Session):
         # Given whether this job sends chats or not, so that all cells need the same server.
         command += ["--chat-template", str(CHAT_TEMPLATE), "--chat-template-content-format", "string"]
         self.command = command
-        # Where vLLM's processes talk to each other: the private folder, which goes with the server; by default it leaves sockets in /tmp.
-        env = environment(job) | {"VLLM_RPC_BASE_PATH": "{folder}"}
+        # The private folder, which goes with the server, is where vLLM's processes talk to each other and keep their temporary files:
+        # where one of them is killed, they leave sockets and torchinductor's folder in /tmp otherwise.
+        env = environment(job) | {"VLLM_RPC_BASE_PATH": "{folder}", "TMPDIR": "{folder}"}
         # Not by the code of the cell, which is another one for each state: a run has one code.
         identity = sha256_of(json.dumps([command, env, job.environment_key, job.model.identity]).encode())
         began = time.monotonic()
