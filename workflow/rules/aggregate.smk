@@ -15,9 +15,10 @@ rule experiment:
     output:
         trials="results/experiments/{experiment}/trials.parquet",
         summary="results/experiments/{experiment}/summary.parquet",
+        self_check="results/experiments/{experiment}/self_check.parquet",
         seals=expand(
             "results/experiments/{{experiment}}/{table}.parquet.sha256",
-            table=["trials", "summary"],
+            table=["trials", "summary", "self_check"],
         ),
         all_provenance="results/experiments/{experiment}/provenance.json",
         text="results/experiments/{experiment}/summary.txt",
@@ -39,7 +40,7 @@ rule aggregate:
     output:
         expand(
             "results/{table}.parquet{seal}",
-            table=["requests", "trials", "summary"],
+            table=["requests", "trials", "summary", "self_check"],
             seal=["", ".sha256"],
         ),
         "results/provenance.json",

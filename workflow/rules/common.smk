@@ -56,6 +56,11 @@ def measured_by(phase):
     return lambda wildcards: STUDY.job(f"{phase}/{wildcards.cell}").digest
 
 
+def rank_of(phase):
+    """The priority of a cell of this phase."""
+    return lambda wildcards: STUDY.rank(f"{phase}/{wildcards.cell}")
+
+
 def raw(cells, name):
     """A raw file of each cell."""
     return [f"results/raw/{cell}/{name}" for cell in cells]

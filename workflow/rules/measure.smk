@@ -2,7 +2,7 @@
 # are named after the phases, so that `snakemake --forcerun phase3b` measures phase3b again.
 
 
-for number, phase in enumerate(STUDY.phases):
+for phase in STUDY.phases:
 
     rule:
         name:
@@ -12,8 +12,8 @@ for number, phase in enumerate(STUDY.phases):
             provenance=f"results/raw/{phase}/{{cell}}/provenance.json",
         log:
             f"results/logs/{phase}/{{cell}}.log",
-        # One phase after the other: its cells may share a server.
-        priority: 50 - number
+        # From 50 down to 40, in the order of the plan, which is seeded: no state and no phase is always measured first.
+        priority: rank_of(phase)
         threads: workflow.cores
         resources:
             machine=100,

@@ -43,7 +43,7 @@ def look(job: Job, weights: Path, log: Path, out: Path) -> None:
     owner = workflow_pid()
     with exclusive(f"{job.phase} preflight", owner), open_session(job, weights, log, owner) as session:
         in_force = session.in_force()
-        prompts = draw_trial(job.lengths, job.state, job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
+        prompts = draw_trial(job.kinds[0].lengths, job.state, job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
         cold = session.complete(prompts.warm, 1, stream=False).cached_tokens
         warm = session.complete(prompts.query, 1, stream=False).cached_tokens
         start_s = session.start_s

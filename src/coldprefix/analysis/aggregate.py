@@ -15,7 +15,9 @@ import polars as pl
 
 from coldprefix.analysis import caveats, walltime
 from coldprefix.analysis.comparable import SENT, check_comparable, check_planned, check_same_prompts
-from coldprefix.analysis.summary import EFFECT, summary_of, table, trials_of
+from coldprefix.analysis.self_check import SELF_CHECK, USED, self_check
+from coldprefix.analysis.self_check import text as rates
+from coldprefix.analysis.summary import COMPARISONS, summary_of, table, trials_of
 from coldprefix.data import tables
 from coldprefix.data.parquet import write_parquet, write_table
 from coldprefix.data.raw import read_cell, read_record
@@ -24,8 +26,8 @@ from coldprefix.files import write_json, write_text
 
 
 def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, requests: bool) -> str:
-    """Write trials.parquet, summary.parquet, provenance.json (a list), summary.txt and, if asked for, requests.parquet; the
-    sha256 of each table beside it.
+    """Write trials.parquet, summary.parquet, self_check.parquet, provenance.json (a list), summary.txt and, if asked for,
+    requests.parquet; the sha256 of each table beside it.
 
     Args:
         raw: folder of the cells' folders.
@@ -46,7 +48,7 @@ def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, re
     for cell, record in records.items():
         job = record["job"]
         place = (job["variant"], job["configuration"])
-        together.setdefault((job["model"]["name"], *place, job["state"]), []).append(cell)
+        together.setdefault((job["model"]["name"], *place), []).append(cell)
         pairs.setdefault((job["phase"], *place), []).append(cell)
     for same in together.values():
         if len(same) > 1:
@@ -66,13 +68,18 @@ def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, re
         write_table(pl.scan_parquet(sorted(parts.iterdir())), out / "trials.parquet")
     finally:
         shutil.rmtree(parts, ignore_errors=True)
-    summary = pl.concat(summaries).sort(pl.col("metric") == EFFECT, maintain_order=True)
+    summary = pl.concat(summaries).sort(pl.col("metric").is_in(COMPARISONS), maintain_order=True)
     tables.validate(summary, SUMMARY, "summary")
     write_table(summary, out / "summary.parquet")
+    checked = self_check(pl.read_parquet(out / "trials.parquet", columns=USED))
+    tables.validate(checked, SELF_CHECK, "self_check")
+    write_table(checked, out / "self_check.parquet")
     if requests:
         write_table(pl.scan_parquet([raw / cell / "requests.parquet" for cell in planned]), out / "requests.parquet")
     write_json(out / "provenance.json", list(records.values()))
     found = pl.concat(doubts)
-    text = f"{table(summary)}\n{walltime.table(list(records.values()))}" + (f"\n{caveats.text(found)}" if len(found) else "")
+    text = f"{table(summary)}\n{rates(checked)}\n{walltime.table(list(records.values()))}" + (
+        f"\n{caveats.text(found)}" if len(found) else ""
+    )
     write_text(out / "summary.txt", text)
     return text

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from coldprefix.job import Cell, cell_of
-from coldprefix.measure.stopping import FEWEST, median_interval
+from coldprefix.analysis import statistics
+from coldprefix.job import cell_of
 
 # One busy loop beside a 2-thread engine takes half of the machine and adds 70 % to a TTFT; below a twentieth nothing was separable
 # from noise. Steal hits harder, since it stops a thread that the others wait for.
@@ -37,9 +37,8 @@ def caveats_of(trials: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) ->
     """
     records = {cell_of(record["job"]).path: record for record in provenance}
     rows = []
-    keys = ["phase", "variant", "configuration", "state"]
-    for values, own in trials.group_by(keys, maintain_order=True):
-        cell = Cell(*values).path
+    for (name,), own in trials.filter("own").group_by("job", maintain_order=True):
+        cell = str(name)
         rows += [{"cell": cell, "kind": kind, "message": text} for kind, text in _of_cell(cell, own, records.get(cell))]
     return pl.DataFrame(rows, schema={name: dtype for name, (dtype, _) in CAVEATS.items()})
 
@@ -67,24 +66,21 @@ def _of_cell(cell: str, trials: pl.DataFrame, record: Mapping[str, Any] | None) 
     yield from _throttled(record, again)
     yield from _drift(valid, again)
     expected_to_fail = record is not None and record["job"]["protocol"]["max_rejected"] == 1
-    if valid.height < FEWEST and not expected_to_fail:
+    found = statistics.estimate(valid, "ttft_ms")
+    if found.low is None and not expected_to_fail:
+        counted = trials.filter(~pl.col("burn_in")).height
         yield (
             "few",
-            f"{valid.height} valid trials of {trials.filter(~pl.col('burn_in')).height}; a median of fewer than {FEWEST} has no 95 % interval: raise trials",
+            f"{valid.height} valid trials of {counted} in {found.processes} engine processes; an interval needs {statistics.FEWEST_TRIALS} "
+            f"of {statistics.FEWEST_PROCESSES}: raise processes or trials",
         )
-    asked = record["job"]["protocol"]["trials"] if record else None
-    if isinstance(asked, Mapping):
-        for (replicate,), part in valid.group_by("replicate", maintain_order=True):
-            values = part["ttft_ms"].drop_nulls().to_list()
-            interval = median_interval(values)
-            width = (interval[1] - interval[0]) / float(np.median(values)) if interval else None
-            if width is None or width > asked["precision"]:
-                reached = "is unknown" if width is None else f"is {width:.1%} wide"
-                yield (
-                    "imprecise",
-                    f"replicate {replicate}: after {len(values)} valid trials the interval of the median TTFT {reached}, "
-                    f"{asked['precision']:.1%} were asked for: raise trials.max",
-                )
+    asked = record["job"]["protocol"]["processes"] if record else None
+    if record is not None and isinstance(asked, Mapping) and len(record["engine_start_s"]) == asked["max"]:
+        yield (
+            "imprecise",
+            f"measured with {asked['max']} engine processes, the most allowed, and maybe not to the {asked['precision']:.1%} asked for: see "
+            "the interval; raise processes.max",
+        )
 
 
 def _throttled(record: Mapping[str, Any] | None, again: str) -> Iterator[tuple[str, str]]:
@@ -102,13 +98,13 @@ def _throttled(record: Mapping[str, Any] | None, again: str) -> Iterator[tuple[s
 
 
 def _drift(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
-    """A trend of TTFT over the trials of one engine: Kendall's test, and the Theil-Sen slope for its size."""
+    """A trend of TTFT over the trials of one engine process: Kendall's test, and the Theil-Sen slope for its size."""
     from scipy.stats import kendalltau, theilslopes
 
-    for (replicate,), part in valid.group_by("replicate", maintain_order=True):
+    for (process, _), part in valid.group_by("process", "configuration", maintain_order=True):
         own = part.select("trial", "ttft_ms").drop_nulls()
         ttft = own["ttft_ms"].to_numpy()
-        if len(ttft) < FEWEST or np.ptp(ttft) == 0:
+        if len(ttft) < statistics.FEWEST_TRIALS or np.ptp(ttft) == 0:
             continue
         trial = own["trial"].to_numpy()
         if len(ttft) > DRIFT_POINTS:  # Theil-Sen compares all pairs
@@ -118,7 +114,7 @@ def _drift(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
         if abs(change) > DRIFT and kendalltau(trial, ttft).pvalue < DRIFT_P:
             yield (
                 "drift",
-                f"replicate {replicate}: TTFT changes by {change:+.0%} from the first trial to the last; raise burn_in if it settles, "
+                f"process {process}: TTFT changes by {change:+.0%} from the first trial to the last; raise burn_in if it settles, "
                 f"else look for what else the machine does, then {again}",
             )
 

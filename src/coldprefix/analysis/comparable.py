@@ -12,7 +12,7 @@ from coldprefix.analysis.agreement import disagreements
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import cell_of, differing
 
-SENT = ["phase", "model", "variant", "configuration", "state", "replicate", "trial", "step", "prompt_hash"]
+SENT = ["phase", "model", "variant", "configuration", "state", "own", "process", "trial", "step", "prompt_hash"]
 
 
 def path_of(record: Mapping[str, Any]) -> str:
@@ -89,7 +89,7 @@ def check_same_prompts(requests: pl.DataFrame) -> None:
     Raises:
         ColdprefixError: names the first request that differs and the phases.
     """
-    request = ["model", "variant", "configuration", "state", "replicate", "trial", "step"]
+    request = ["model", "variant", "configuration", "state", "own", "process", "trial", "step"]
     differing = requests.group_by(request, maintain_order=True).agg(pl.col("prompt_hash").n_unique(), pl.col("phase").unique())
     for row in differing.filter(pl.col("prompt_hash") > 1).head(1).iter_rows(named=True):
         where = ", ".join(f"{key} {row[key]}" for key in request)

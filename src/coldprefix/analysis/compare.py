@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from coldprefix.analysis.statistics import Groups, degradation_pct, groups, interval, pooled
+from coldprefix.analysis import statistics
+from coldprefix.analysis.statistics import Estimate
 from coldprefix.analysis.summary import BASELINE, trials_of
 from coldprefix.data import tables
 from coldprefix.data.raw import read_cell, read_record, rows_below
@@ -44,7 +44,7 @@ AXES: dict[str, tuple[str, ...]] = {
     ),
 }
 # Never declared: without these a ratio has no meaning. The number of trials and the time-outs may differ freely.
-ALWAYS = ("job.lengths", "job.model.identity", "job.protocol.seed", "job.protocol.content", "schema_version")
+ALWAYS = ("job.kinds", "job.model.identity", "job.protocol.seed", "job.protocol.content", "schema_version")
 
 COMPARISON: dict[str, tuple[pl.DataType, str]] = {
     "phase": (pl.String(), "as in requests"),
@@ -53,14 +53,14 @@ COMPARISON: dict[str, tuple[pl.DataType, str]] = {
     "state": (pl.String(), "as in requests; for the degradation factor the state that is compared with a hit"),
     "metric": (pl.String(), "a metric of summary, or degradation: TTFT over that of a hit"),
     "only_in": (pl.String(), "the run that has this cell, if the other has not"),
-    "one": (pl.Float64(), "median in the first run"),
-    "other": (pl.Float64(), "median in the second"),
+    "one": (pl.Float64(), "mean over processes of their medians in the first run"),
+    "other": (pl.Float64(), "the same in the second"),
     "n_one": (pl.Int32(), "valid trials in the first run"),
     "n_other": (pl.Int32(), "valid trials in the second"),
     "rejected_one": (pl.Int32(), "rejected trials in the first run"),
     "rejected_other": (pl.Int32(), "rejected trials in the second"),
     "ratio": (pl.Float64(), "other / one; null where a run has no value"),
-    "ratio_low": (pl.Float64(), "lower end of its 95 % bootstrap interval; null below 3 trials"),
+    "ratio_low": (pl.Float64(), "lower end of its 95 % interval over engine processes; null below 3 processes or 6 trials"),
     "ratio_high": (pl.Float64(), "upper end"),
 }
 
@@ -93,7 +93,7 @@ def read_run(folder: Path) -> Run:
         records[cell_of(record["job"])] = record
         frames.append(read_cell(file.parent, cell, record))
     requests = pl.concat(frames)
-    keys = ["phase", "variant", "configuration", "state", "replicate", "trial", "step"]
+    keys = ["job", "configuration", "state", "process", "trial", "step"]
     prompts = {row[:-1]: row[-1] for row in requests.select(*keys, "prompt_hash").iter_rows()}
     trials = trials_of(requests.lazy()).collect().cast(tables.schema(tables.TRIALS))
     return Run(folder, trials, prompts, records)
@@ -154,34 +154,26 @@ def _short(value: Any) -> str:
 
 
 def compare(one: Run, other: Run) -> pl.DataFrame:
-    """A row per cell and metric, and one per phase x configuration for the degradation factor (COMPARISON)."""
+    """A row per cell and metric, and one per phase x configuration for the degradation factor (COMPARISON). A cell is a state of a
+    configuration on a backend, whichever jobs measured it."""
     rows: list[dict[str, Any]] = []
-    cells = [*one.records, *(cell for cell in other.records if cell not in one.records)]
-    for cell in cells:
-        a, b = _of(one, cell), _of(other, cell)
+    keys = ["phase", "variant", "configuration", "state"]
+    found = [dict(run.trials.group_by(keys, maintain_order=True)) for run in (one, other)]
+    empty = one.trials.clear()
+    for key in dict.fromkeys([*found[0], *found[1]]):
+        a, b = (cells.get(key, empty) for cells in found)
+        only = None if key in found[0] and key in found[1] else str((one if key in found[0] else other).folder)
+        named = dict(zip(keys, key, strict=True)) | {"only_in": only} | _rejected(a, b)
+        valid = [trials.filter("valid") for trials in (a, b)]
         for metric in METRICS:
-            x, y = (groups(trials.filter("valid"), metric) for trials in (a, b))
-            if x or y:
-                rows.append(_keys(cell, one, other) | {"metric": metric} | _ratio(x, y) | _rejected(a, b))
-    for cell in sorted(cell for cell in one.records.keys() & other.records.keys() if cell.state != BASELINE):
-        hit = cell._replace(state=BASELINE)
-        if any(hit not in run.records for run in (one, other)):
-            continue
-        samples = [groups(_of(run, own).filter("valid"), "ttft_ms") for run in (one, other) for own in (hit, cell)]
-        if all(len(sample) for sample in samples):
-            row = _keys(cell, one, other) | {"metric": "degradation"}
-            rows.append(row | _factor(samples) | _rejected(*(pl.concat([_of(run, hit), _of(run, cell)]) for run in (one, other))))
+            if any(trials[metric].drop_nulls().len() for trials in valid):
+                rows.append(named | {"metric": metric} | _ratio(*(statistics.estimate(trials, metric) for trials in valid)))
+        hit = (*key[:3], BASELINE)
+        if key[3] != BASELINE and only is None and all(hit in cells for cells in found):
+            factors = [statistics.ratio(own, cells[hit].filter("valid")) for own, cells in zip(valid, found, strict=True)]
+            rows.append(named | {"metric": "degradation"} | _ratio(*factors))
+    rows.sort(key=lambda row: row["metric"] == "degradation")
     return pl.DataFrame(rows, schema=tables.schema(COMPARISON))
-
-
-def _of(run: Run, cell: Cell) -> pl.DataFrame:
-    keys = {"phase": cell.phase, "variant": cell.variant, "configuration": cell.configuration, "state": cell.state}
-    return run.trials.filter(*(pl.col(key) == value for key, value in keys.items()))
-
-
-def _keys(cell: Cell, one: Run, other: Run) -> dict[str, Any]:
-    only = None if cell in one.records and cell in other.records else str((one if cell in one.records else other).folder)
-    return {"phase": cell.phase, "variant": cell.variant, "configuration": cell.configuration, "state": cell.state, "only_in": only}
 
 
 def _rejected(a: pl.DataFrame, b: pl.DataFrame) -> dict[str, int]:
@@ -189,37 +181,11 @@ def _rejected(a: pl.DataFrame, b: pl.DataFrame) -> dict[str, int]:
     return {"rejected_one": one, "rejected_other": other}
 
 
-def _ratio(x: Groups, y: Groups) -> dict[str, Any]:
-    """Median of y over median of x; its interval is that of the effect in % (statistics.degradation_pct), on another scale."""
-    effect = degradation_pct(x, y)
-    low, high = (None if end is None else 1 + end / 100 for end in (effect.ci_low, effect.ci_high))
-    one, other = pooled(x), pooled(y)
-    median = [float(np.median(v)) if len(v) else None for v in (one, other)]
-    ratio = None if effect.median is None else 1 + effect.median / 100
-    return {
-        "one": median[0],
-        "other": median[1],
-        "n_one": len(one),
-        "n_other": len(other),
-        "ratio": ratio,
-        "ratio_low": low,
-        "ratio_high": high,
-    }
-
-
-def _factor(samples: Sequence[Groups]) -> dict[str, Any]:
-    """Ratio of the runs' degradation factors, from the four samples hit and other state of one, hit and other state of other."""
-
-    def statistic(hit: Any, miss: Any, hit_other: Any, miss_other: Any) -> Any:
-        return (miss_other / hit_other) / (miss / hit)
-
-    values = [pooled(sample) for sample in samples]
-    medians = [float(np.median(v)) for v in values]
-    factors = [medians[1] / medians[0], medians[3] / medians[2]]
-    n = [min(len(values[i]), len(values[i + 1])) for i in (0, 2)]
-    low, high = interval(statistic, *samples) if min(n) >= 3 else (None, None)
-    found = {"ratio": factors[1] / factors[0], "ratio_low": low, "ratio_high": high}
-    return {"one": factors[0], "other": factors[1], "n_one": n[0], "n_other": n[1], **found}
+def _ratio(one: Estimate, other: Estimate) -> dict[str, Any]:
+    """The other over the one, with Welch's interval: no process belongs to both runs."""
+    found = statistics.welch(other.units, one.units, min(one.n, other.n))
+    values = {"one": one.value, "other": other.value, "n_one": one.n, "n_other": other.n}
+    return values | {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
 
 
 def table(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str]) -> str:

@@ -1,173 +1,173 @@
-"""Medians, their bootstrap intervals, and the effect of a miss against a hit.
+"""Intervals over engine processes, by Student's t.
 
-Trials of one engine process share its start: where the heap lies, how threads were placed. A sample is therefore a list of
-arrays, one for each replicate (fresh engine), and intervals resample replicates first, then trials within them.
+Trials of one engine process share its start (where the heap lies, how threads were placed) and its minutes. So the unit is the process:
+its trials give one median, or one ratio of medians, and an interval is that of the mean over processes (Kalibera and Jones 2013,
+"Rigorous benchmarking in reasonable time"; Student 1908 for few of them). Two states that are compared are partners in one process, so what
+the process and the minutes do to both cancels. benchmarks/coverage.py shows how often such intervals hold the truth.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-RESAMPLES = 9999
-SEED = 0  # intervals are the same on every run over the same data
-LARGE = 200  # from here the distribution of a bootstrap median is drawn directly
+FEWEST_PROCESSES = 3
+FEWEST_TRIALS = 6
 
 Values = NDArray[np.float64]
-Groups = Values | Sequence[Values]  # the values of a cell: one array, or one for each replicate
+Scale = Literal["log", "linear"]
+UNIT = ["engine_process"]
+BLOCK = ["engine_process", "job", "process"]  # partners within it were measured seconds apart
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its 95 % interval; None where there are too few values for one (medians: 3)."""
-
-    n: int
-    mean: float | None
-    median: float | None
-    sd: float | None
-    ci_low: float | None
-    ci_high: float | None
-
-
-def groups(trials: pl.DataFrame, column: str) -> list[Values]:
-    """The values of ``column`` that are not null, an array for each replicate."""
-    own = trials.select("replicate", column).drop_nulls()
-    return [part[column].to_numpy() for part in own.partition_by("replicate", maintain_order=True)]
-
-
-def pooled(values: Groups) -> Values:
-    """All values in one array."""
-    if isinstance(values, np.ndarray):
-        return values
-    return np.concatenate(values) if len(values) else np.empty(0)
-
-
-def estimate(values: Groups) -> Estimate:
-    """Mean, median and standard deviation of all values, and a percentile bootstrap interval of the median."""
-    flat = pooled(values)
-    n = len(flat)
-    if n == 0:
-        return Estimate(0, None, None, None, None, None)
-    low, high = interval(lambda median: median, values) if n >= 3 else (None, None)
-    sd = float(np.std(flat, ddof=1)) if n >= 2 else None
-    return Estimate(n, float(np.mean(flat)), float(np.median(flat)), sd, low, high)
-
-
-def degradation_pct(hit: Groups, miss: Groups) -> Estimate:
-    """How much longer a miss takes than a hit: 100 x (median miss / median hit - 1), with a two-sample bootstrap interval.
-
-    ``n`` is the smaller of the two counts. The mean and standard deviation of a ratio of medians are not defined: None.
-    """
-    n = min(len(pooled(hit)), len(pooled(miss)))
-    if n == 0:
-        return Estimate(0, None, None, None, None, None)
-
-    def effect(h: Any, m: Any) -> Any:
-        return 100 * (m / h - 1)
-
-    low, high = interval(effect, hit, miss) if n >= 3 else (None, None)
-    return Estimate(n, None, float(effect(np.median(pooled(hit)), np.median(pooled(miss)))), None, low, high)
-
-
-def interval(statistic: Callable[..., Any], *samples: Groups) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a function of the samples' medians, which are resampled independently."""
-    rng = np.random.default_rng(SEED)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = statistic(*(bootstrap_medians(sample, rng) for sample in samples))
-    low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-    return float(low), float(high)
-
-
-def bootstrap_medians(values: Groups, rng: np.random.Generator, resamples: int = RESAMPLES) -> Values:
-    """Medians of bootstrap resamples, shape (resamples,).
-
-    With several replicates in two stages: replicates with replacement, then trials with replacement within each drawn one
-    (Davison and Hinkley, Bootstrap Methods and their Application, 3.8). With few replicates such intervals are too
-    narrow; benchmarks/false_alarms.py measures by how much.
-
-    With one replicate of many trials, the median of a resample of n is the order statistic of rank ceil(n U), U the median of n
-    uniform numbers, which is Beta distributed (Efron 1979, "Bootstrap methods: another look at the jackknife", section 3):
-    drawn directly, so that a cell of a million trials costs no more than one of ten.
-    """
-    parts = [values] if isinstance(values, np.ndarray) else [part for part in values if len(part)]
-    if len(parts) == 1 and len(parts[0]) >= LARGE:
-        ordered, n = np.sort(parts[0]), len(parts[0])
-        middle = (n + 1) // 2
-        ranks = np.ceil(n * rng.beta(middle, n - middle + 1, resamples)).astype(int)
-        return np.asarray(ordered[np.clip(ranks, 1, n) - 1])
-    sizes = np.array([len(part) for part in parts])
-    padded = np.full((len(parts), sizes.max()), np.nan)
-    for row, part in zip(padded, parts, strict=True):
-        row[: len(part)] = part
-    block = max(1, 4_000_000 // padded.size)  # at most 32 MB of draws at a time
-    medians = []
-    for start in range(0, resamples, block):
-        count = min(block, resamples - start)
-        drawn = rng.integers(len(parts), size=(count, len(parts))) if len(parts) > 1 else np.zeros((count, 1), dtype=int)
-        within = (rng.random((count, len(parts), padded.shape[1])) * sizes[drawn][..., None]).astype(int)
-        resample = padded[drawn[..., None], within]
-        # A drawn replicate gives as many trials as it has; the rest of its row is no draw.
-        resample[np.arange(padded.shape[1]) >= sizes[drawn][..., None]] = np.nan
-        flat = resample.reshape(count, -1)
-        medians.append(np.median(flat, axis=1) if (sizes == sizes[0]).all() else np.nanmedian(flat, axis=1))
-    return np.concatenate(medians)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A least-squares line y = intercept + slope x, with 95 % bootstrap intervals from resampling the points.
+    """A value over processes with its 95 % interval, None where there are too few for one.
 
     Attributes:
-        slope, intercept, r2: (value, low, high) each.
-        slopes, intercepts: of the resamples, shape (RESAMPLES,), for a band around the line.
+        n: valid trials that have a value.
+        processes: engine processes that they come from.
+        value: mean over processes; on a log scale the geometric mean of the processes' medians.
+        sd: between processes: as a share of the value on a log scale (0.03: 3 %), else in its unit; None below two.
+        low, high: None below FEWEST_PROCESSES processes or FEWEST_TRIALS trials.
+        units: the processes' own values.
     """
 
     n: int
-    slope: tuple[float, float, float]
-    intercept: tuple[float, float, float]
-    r2: tuple[float, float, float]
-    slopes: NDArray[np.float64]
-    intercepts: NDArray[np.float64]
+    processes: int
+    value: float | None
+    sd: float | None
+    low: float | None
+    high: float | None
+    units: tuple[float, ...] = ()
 
-    def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The line's values, shape of ``x``."""
-        return np.asarray(self.intercept[0] + self.slope[0] * x)
-
-    def band(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper end of the 95 % interval of the line at each ``x``, shape (len(x),)."""
-        lines = self.intercepts[:, None] + self.slopes[:, None] * x[None, :]
-        low, high = np.percentile(lines, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
-        return low, high
+    @property
+    def df(self) -> int | None:
+        """Degrees of freedom of the interval; None without one."""
+        return None if self.low is None else self.processes - 1
 
 
-def line(x: NDArray[np.float64], y: NDArray[np.float64]) -> Line | None:
-    """Fit a line to points, shape (n,) each; None below 3 points or where all ``x`` are equal."""
-    if len(x) < 3 or np.ptp(x) == 0:
-        return None
+NOTHING = Estimate(0, 0, None, None, None, None)
 
-    def fit(x: Any, y: Any, axis: int = -1) -> Any:
-        dx, dy = x - x.mean(axis=axis, keepdims=True), y - y.mean(axis=axis, keepdims=True)
-        xx, yy, xy = (dx * dx).sum(axis=axis), (dy * dy).sum(axis=axis), (dx * dy).sum(axis=axis)
-        # A resample can draw one x only, or one y only: its line is not defined, and is left out below.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            slope = xy / xx
-            return np.stack([slope, y.mean(axis=axis) - slope * x.mean(axis=axis), xy * xy / (xx * yy)])
 
-    from scipy.stats import DegenerateDataWarning, bootstrap
+def student(values: Sequence[float], n: int, scale: Scale = "linear", confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of the processes' values and its interval.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # of the undefined resamples, which are left out below
-        rng = np.random.default_rng(SEED)
-        result = bootstrap((x, y), fit, paired=True, n_resamples=RESAMPLES, method="percentile", vectorized=True, rng=rng)
-    drawn = result.bootstrap_distribution[:, np.isfinite(result.bootstrap_distribution).all(axis=0)]
-    low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=1)
-    values = fit(x, y)
-    slope, intercept, r2 = ((float(values[i]), float(low[i]), float(high[i])) for i in range(3))
-    return Line(len(x), slope, intercept, r2, drawn[0], drawn[1])
+    Args:
+        values: one for each process; on a log scale positive.
+        n: trials that they were made from.
+    """
+    from scipy.stats import t
+
+    if not len(values):
+        return NOTHING
+    x = np.log(values) if scale == "log" else np.asarray(values, dtype=float)
+    back = math.exp if scale == "log" else float
+    mean, count = float(np.mean(x)), len(x)
+    sd = float(np.std(x, ddof=1)) if count > 1 else None
+    low = high = None
+    if sd is not None and count >= FEWEST_PROCESSES and n >= FEWEST_TRIALS:
+        half = float(t.ppf((1 + confidence) / 2, count - 1)) * sd / math.sqrt(count)
+        low, high = back(mean - half), back(mean + half)
+    return Estimate(n, count, back(mean), sd, low, high, tuple(float(v) for v in values))
+
+
+def medians(trials: pl.DataFrame, column: str, by: Sequence[str] = UNIT) -> pl.DataFrame:
+    """One row per process (``by``) with its "median" of ``column`` and the number "n" of trials that have one."""
+    known = trials.drop_nulls(column)
+    return known.group_by(list(by), maintain_order=True).agg(median=pl.col(column).median().cast(pl.Float64), n=pl.len())
+
+
+def scale_of(values: Sequence[float]) -> Scale:
+    """Times are compared by ratios; what can be zero or negative, as a difference or a count can, is not."""
+    return "log" if len(values) and min(values) > 0 else "linear"
+
+
+def estimate(trials: pl.DataFrame, column: str, scale: Scale | None = None) -> Estimate:
+    """A column's median over processes, from the trials of one cell that count."""
+    found = medians(trials, column)
+    values = found["median"].to_list()
+    return student(values, int(found["n"].sum()), scale or scale_of(values))
+
+
+def _paired(state: pl.DataFrame, baseline: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Blocks in which both were measured: engine_process, "median" and "base", and the smaller "n" of the two."""
+    one, other = medians(state, column, BLOCK), medians(baseline, column, BLOCK).rename({"median": "base", "n": "n_base"})
+    return one.join(other, on=BLOCK, how="inner", maintain_order="left").with_columns(n=pl.min_horizontal("n", "n_base"))
+
+
+def _over_blocks(pairs: pl.DataFrame, effect: pl.Expr, scale: Scale) -> Estimate:
+    """Blocks of one process are averaged: cells of a shared server see the same process."""
+    if pairs.is_empty():
+        return NOTHING
+    x = effect.log() if scale == "log" else effect
+    units = pairs.group_by("engine_process", maintain_order=True).agg(x.mean().alias("x"))["x"].to_numpy()
+    return student((np.exp(units) if scale == "log" else units).tolist(), int(pairs["n"].sum()), scale)
+
+
+def ratio(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms") -> Estimate:
+    """Median of ``column`` of one state over that of its partner in the same process, over processes. Empty where they are no partners."""
+    pairs = _paired(state, baseline, column).filter((pl.col("median") > 0) & (pl.col("base") > 0))
+    return _over_blocks(pairs, pl.col("median") / pl.col("base"), "log")
+
+
+def difference(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms", per: str | None = None) -> Estimate:
+    """Median of one state minus that of its partner in the same process, over processes; ``per``: divided by the difference of that
+    column's medians (ms per computed token)."""
+    pairs = _paired(state, baseline, column)
+    effect = pl.col("median") - pl.col("base")
+    if per is not None:
+        counts = _paired(state, baseline, per).select(*BLOCK, tokens=pl.col("median") - pl.col("base")).filter(pl.col("tokens") != 0)
+        pairs = pairs.join(counts, on=BLOCK, how="inner", maintain_order="left")
+        effect = effect / pl.col("tokens")
+    return _over_blocks(pairs, effect, "linear")
+
+
+def apart(one: pl.DataFrame, other: pl.DataFrame, column: str) -> Estimate:
+    """Median in ``one`` over that in ``other``, which were measured in different jobs or runs: Welch's t on the processes' log medians, and
+    paired where both visited the same processes. What minutes between them do is not in the interval."""
+    a, b = medians(one, column), medians(other, column)
+    both = a.join(b.rename({"median": "base", "n": "n_base"}), on="engine_process", how="inner", maintain_order="left")
+    n = min(int(a["n"].sum()), int(b["n"].sum()))
+    if both.height and both.height == a.height == b.height:
+        return student((both["median"] / both["base"]).to_list(), n, "log")
+    return welch(a["median"].to_list(), b["median"].to_list(), n)
+
+
+def welch(one: Sequence[float], other: Sequence[float], n: int) -> Estimate:
+    """Ratio of the geometric means of two independent samples of processes, with Welch's interval."""
+    from scipy.stats import t
+
+    if not len(one) or not len(other) or min(*one, *other) <= 0:
+        return NOTHING
+    x, y = np.log(one), np.log(other)
+    mean = float(x.mean() - y.mean())
+    low = high = sd = None
+    fewest = min(len(x), len(y))
+    if fewest >= FEWEST_PROCESSES and n >= FEWEST_TRIALS:
+        parts = [float(np.var(v, ddof=1)) / len(v) for v in (x, y)]
+        sd = math.sqrt(sum(parts))
+        if sd > 0:
+            df = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (x, y), strict=True) if part)
+            half = float(t.ppf((1 + CONFIDENCE) / 2, df)) * sd
+        else:
+            half = 0.0
+        low, high = math.exp(mean - half), math.exp(mean + half)
+    return Estimate(n, fewest, math.exp(mean), sd, low, high)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The exact 95 % interval of the median of independent values, in their unit: order statistics whose ranks the binomial distribution
+    gives (e.g. Hahn and Meeker, Statistical Intervals, 5.2). None below six values."""
+    from scipy.stats import binom
+
+    ordered, n = sorted(values), len(values)
+    rank = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) if n else 0  # counted from 1
+    return (ordered[rank - 1], ordered[n - rank]) if rank else None

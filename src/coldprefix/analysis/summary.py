@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
-from coldprefix.analysis.statistics import degradation_pct, estimate, groups
+from coldprefix.analysis import statistics
+from coldprefix.analysis.statistics import Estimate
 from coldprefix.data.tables import METRICS, SUMMARY, TRIALS, schema
 
 CELL = ["phase", "engine", "interface", "sweep", "variant", "configuration", "state", "model"]
 BASELINE = "hit"  # the state that others are compared with
-EFFECT = "ttft_degradation_pct"
+COST, COST_PER_TOKEN, EFFECT = "ttft_cost_ms", "ttft_cost_ms_per_token", "ttft_degradation_pct"
+COMPARISONS = (COST, COST_PER_TOKEN, EFFECT)
+FEWEST_ARRIVALS = 16  # streamed tokens, below which there is no throughput: one late wake-up would decide it
 
 
 def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
@@ -24,7 +28,9 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
     http = pl.col("interface").first() == "http"
     arrivals = of("stream", "token_times_ms")
     spans = arrivals.list.last() - arrivals.list.first()
-    trials = requests.group_by([*CELL, "replicate", "trial"], maintain_order=True).agg(
+    own_ms = {step: pl.coalesce(of(step, "engine_prompt_ms"), of(step, "engine_ttft_ms")) for step in ("query", "stream")}
+    client_ms = of("stream", "ttft_ms") - own_ms["stream"]
+    trials = requests.group_by([*CELL, "job", "own", "process", "engine_process", "trial"], maintain_order=True).agg(
         request_form=pl.col("request_form").first(),
         content=pl.col("content").first(),
         burn_in=pl.col("burn_in").first(),
@@ -44,7 +50,10 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
         stream_cached_tokens=of("stream", "cached_tokens"),
         stream_evaluated_tokens=of("stream", "evaluated_tokens"),
         engine_prompt_ms=of("stream", "engine_prompt_ms"),
-        throughput_tok_s=pl.when(spans > 0).then(1e3 * (arrivals.list.len() - 1) / spans),
+        engine_ttft_ms=of("stream", "engine_ttft_ms"),
+        client_ms=client_ms,
+        overhead_ms=pl.when(http).then(client_ms - (of("query", "total_ms") - own_ms["query"])),
+        throughput_tok_s=pl.when((spans > 0) & (arrivals.list.len() >= FEWEST_ARRIVALS)).then(1e3 * (arrivals.list.len() - 1) / spans),
         foreign_cpu=pl.col("foreign_cpu").first(),
         workflow_cpu=pl.col("workflow_cpu").first(),
         steal_cpu=pl.col("steal_cpu").first(),
@@ -52,24 +61,21 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
         connect_ms=of("stream", "connect_ms"),
         started_at=pl.col("started_at").min(),
     )
-    return trials.with_columns(
-        valid=~pl.col("burn_in") & pl.col("rejection").is_null(),
-        overhead_ms=pl.col("ttft_ms") - pl.col("ttft_non_streaming_ms"),
-        client_ms=pl.col("ttft_ms") - pl.col("engine_prompt_ms"),
-    ).select(list(TRIALS))
+    return trials.with_columns(valid=~pl.col("burn_in") & pl.col("rejection").is_null()).select(list(TRIALS))
 
 
 def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
-    """One row per cell and metric, and one per phase x configuration for the degradation (tables.SUMMARY)."""
+    """One row per cell and metric, and for each state but the baseline its comparisons with it (tables.SUMMARY)."""
     rows: list[dict[str, Any]] = []
     for keys, cell in trials.group_by(CELL, maintain_order=True):
-        named = dict(zip(CELL, keys, strict=True))
+        named = dict(zip(CELL, keys, strict=True)) | _counts(cell)
         valid = cell.filter("valid")
-        counts: dict[str, Any] = {"n_rejected": _rejected(cell), "n_burn_in": int(cell["burn_in"].sum())}
-        counts |= {"cached_tokens": valid["stream_cached_tokens"].median(), "evaluated_tokens": valid["stream_evaluated_tokens"].median()}
+        named |= {"cached_tokens": valid["stream_cached_tokens"].median(), "evaluated_tokens": valid["stream_evaluated_tokens"].median()}
         for metric, (unit, _) in METRICS.items():
             if metric in cell.columns:
-                rows.append(named | counts | {"metric": metric, "unit": unit} | vars(estimate(groups(valid, metric))))
+                values = valid[metric].drop_nulls()
+                spread = {"mean": values.mean(), "sd": values.std()}
+                rows.append(named | {"metric": metric, "unit": unit} | _told(statistics.estimate(valid, metric)) | spread)
     pair = [key for key in CELL if key != "state"]
     for keys, cells in trials.group_by(pair, maintain_order=True):
         by_state = {state: part for (state,), part in cells.group_by("state", maintain_order=True)}
@@ -77,59 +83,72 @@ def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
             continue
         baseline = by_state.pop(BASELINE)
         for state, cell in by_state.items():
-            effect = degradation_pct(*(groups(part.filter("valid"), "ttft_ms") for part in (baseline, cell)))
-            both = pl.concat([baseline, cell])
-            named = dict(zip(pair, keys, strict=True)) | {"state": state, "metric": EFFECT, "unit": "%"}
-            named |= {
-                "n_rejected": _rejected(both),
-                "n_burn_in": int(both["burn_in"].sum()),
-                "cached_tokens": None,
-                "evaluated_tokens": None,
-            }
-            rows.append(named | vars(effect))
+            named = dict(zip(pair, keys, strict=True)) | {"state": state} | _counts(pl.concat([baseline, cell]))
+            named |= dict.fromkeys(("cached_tokens", "evaluated_tokens", "mean", "sd"))
+            found = compared(cell.filter("valid"), baseline.filter("valid"))
+            rows += [named | {"metric": metric, "unit": METRICS[metric][0]} | _told(effect) for metric, effect in found]
     return pl.DataFrame(rows, schema=schema(SUMMARY))
 
 
-def _rejected(cell: pl.DataFrame) -> int:
-    return int((cell["rejection"].is_not_null() & ~cell["burn_in"]).sum())
+def compared(state: pl.DataFrame, baseline: pl.DataFrame) -> Iterator[tuple[str, Estimate]]:
+    """COMPARISONS of the valid trials of a state with those of its partner, the baseline."""
+    yield COST, statistics.difference(state, baseline)
+    yield COST_PER_TOKEN, statistics.difference(state, baseline, per="stream_evaluated_tokens")
+    factor = statistics.ratio(state, baseline)
+    yield EFFECT, in_pct(factor)
+
+
+def in_pct(factor: Estimate) -> Estimate:
+    """A ratio as a change in %; its sd stays a share."""
+    value, low, high = (None if v is None else 100 * (v - 1) for v in (factor.value, factor.low, factor.high))
+    units = tuple(100 * (v - 1) for v in factor.units)
+    return Estimate(factor.n, factor.processes, value, factor.sd, low, high, units)
+
+
+def _told(found: Estimate) -> dict[str, Any]:
+    shown = {"n": found.n, "processes": found.processes, "median": found.value, "sd_processes": found.sd, "df": found.df}
+    return shown | {"ci_low": found.low, "ci_high": found.high}
+
+
+def _counts(cell: pl.DataFrame) -> dict[str, int]:
+    rejected = int((cell["rejection"].is_not_null() & ~cell["burn_in"]).sum())
+    return {"n_rejected": rejected, "n_burn_in": int(cell["burn_in"].sum())}
 
 
 def table(summary: pl.DataFrame) -> str:
-    """The medians as text for the terminal: a line per cell, then the degradation."""
+    """The medians as text for the terminal: a line per cell, then what a state costs over a hit."""
 
     def entry(row: Mapping[str, Any] | None, digits: int = 1) -> str:
-        if row is None or row["median"] is None:
+        if row is None or row["median"] is None or not math.isfinite(row["median"]):
             return "-"
         interval = f" [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]" if row["ci_low"] is not None else ""
         return f"{row['median']:.{digits}f}{interval}"
 
-    cells = summary.filter(pl.col("metric") != EFFECT)
-    header = [
-        "phase",
-        "variant",
-        "configuration",
-        "state",
-        "n",
-        "rejected",
-        "reused",
-        "computed",
-        "TTFT ms",
-        "warm-up ms",
-        "re-warm ms",
-        "tokens/s",
-    ]
-    lines = [header]
-    for keys, rows in cells.group_by(["phase", "variant", "configuration", "state"], maintain_order=True):
+    header = ["phase", "variant", "configuration", "state", "processes", "n", "rejected", "reused", "computed"]
+    lines = [[*header, "TTFT ms", "sd", "warm-up ms", "re-warm ms", "tokens/s"]]
+    names = ["phase", "variant", "configuration", "state"]
+    for keys, rows in summary.filter(~pl.col("metric").is_in(COMPARISONS)).group_by(names, maintain_order=True):
         by_metric = {row["metric"]: row for row in rows.iter_rows(named=True)}
         ttft = by_metric["ttft_ms"]
-        reused, computed = ("-" if v is None else f"{v:.0f}" for v in (ttft["cached_tokens"], ttft["evaluated_tokens"]))
-        metrics = [entry(by_metric[m]) for m in ("ttft_ms", "warmup_ms", "rewarm_ms", "throughput_tok_s")]
-        lines.append([*map(str, keys), str(ttft["n"]), str(ttft["n_rejected"]), reused, computed, *metrics])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    effects = summary.filter(pl.col("metric") == EFFECT)
+        counts = [str(ttft["processes"]), str(ttft["n"]), str(ttft["n_rejected"])]
+        counts += ["-" if v is None else f"{v:.0f}" for v in (ttft["cached_tokens"], ttft["evaluated_tokens"])]
+        spread = "-" if ttft["sd_processes"] is None else f"{ttft['sd_processes']:.1%}"
+        metrics = [entry(by_metric["ttft_ms"]), spread, *(entry(by_metric[m]) for m in ("warmup_ms", "rewarm_ms", "throughput_tok_s"))]
+        lines.append([*map(str, keys), *counts, *metrics])
+    text = aligned(lines)
+    effects = summary.filter(pl.col("metric").is_in(COMPARISONS))
     if len(effects):
-        text += ["", f"TTFT over that of a {BASELINE}, minus 1, in % [95 % interval]"]
-        for row in effects.iter_rows(named=True):
-            text.append(f"{row['phase']:<8} {row['variant']:<22} {row['configuration']:<14} {row['state']:<10} {entry(row, 0)}")
+        text += ["", f"TTFT against that of a {BASELINE} in the same process [95 % interval over processes]"]
+        lines = [[*names, "processes", "ms more", "ms per token computed more", "% more"]]
+        for keys, rows in effects.group_by(names, maintain_order=True):
+            found = {row["metric"]: row for row in rows.iter_rows(named=True)}
+            shown = [entry(found.get(COST)), entry(found.get(COST_PER_TOKEN), 3), entry(found.get(EFFECT), 0)]
+            lines.append([*map(str, keys), str(found[COST]["processes"]), *shown])
+        text += aligned(lines)
     return "\n".join(text) + "\n"
+
+
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Rows of cells as lines, each column as wide as its widest cell."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

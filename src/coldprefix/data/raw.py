@@ -16,7 +16,7 @@ from coldprefix.data.parquet import check_version, read_requests, write_parquet
 from coldprefix.data.tables import REQUESTS, SCHEMA_VERSION, schema
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of, sha256_of_file, write_json
-from coldprefix.job import Cell, cell_of
+from coldprefix.job import cell_of
 
 
 def write_cell(folder: Path, rows: pl.DataFrame, record: Mapping[str, Any]) -> None:
@@ -87,7 +87,7 @@ def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFram
             f"Delete {folder} and run snakemake again to measure the cell anew."
         )
     frame = read_requests(path)
-    found = [Cell(*row).path for row in frame.select("phase", "variant", "configuration", "state").unique().rows()]
+    found = frame["job"].unique().to_list()
     if found != [cell]:
         raise ColdprefixError(f"{path} holds {found}, not the cell {cell}: has it been moved or edited?")
     return frame

@@ -6,9 +6,9 @@ import polars as pl
 
 from coldprefix.errors import ColdprefixError
 
-# Of the raw files. 5: states are edits, the share of the workflow's process, a job's settings in one place. 4: the provenance record carries
+# Of the raw files. 6: partners of a cell in its processes, the engine's time to first token apart from its prompt time. 5: states are edits, the share of the workflow's process, a job's settings in one place. 4: the provenance record carries
 # its own checksum. 3: steal_cpu, cpu_mhz, connect_ms.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # column: (type, what it is)
 Columns = dict[str, tuple[pl.DataType, str]]
@@ -19,11 +19,14 @@ REQUESTS: Columns = {
     "sweep": (pl.String(), "main, or the sweep of config.yaml that the cell belongs to"),
     "variant": (pl.String(), "main, SWEEP, or SWEEP/VARIANT where a sweep has variants"),
     "configuration": (pl.String(), "name of the token lengths of A, B and Q"),
-    "state": (pl.String(), "the cache state that the cell is about, by its edit: hit, miss"),
+    "state": (pl.String(), "the cache state of the trial, by its edit: hit, miss, cold"),
     "model": (pl.String(), "name of the model"),
-    "replicate": (pl.Int32(), "0, 1, ...: each has a fresh engine"),
-    "trial": (pl.Int32(), "0, 1, ... within the replicate, burn-in included"),
-    "burn_in": (pl.Boolean(), "a first trial of a fresh engine: not in the statistics"),
+    "job": (pl.String(), "the cell whose job measured it"),
+    "own": (pl.Boolean(), "the trial has the state of that cell; if not, it is a partner's, measured beside it as a control"),
+    "process": (pl.Int32(), "0, 1, ...: the job's engine processes"),
+    "engine_process": (pl.String(), "tells the engine's process from all others: cells may share a server"),
+    "trial": (pl.Int32(), "0, 1, ... within the process, burn-in included: the round, in which each kind of trial of the job comes once"),
+    "burn_in": (pl.Boolean(), "a first trial in a process: not in the statistics"),
     "order": (pl.Int32(), "0, 1, ...: the request's place in its job"),
     "step": (pl.String(), "warmup, query, rewarm or stream"),
     "request_form": (pl.String(), "tokens, text or chat: how the prompt was sent"),
@@ -38,7 +41,11 @@ REQUESTS: Columns = {
     "ttft_ms": (pl.Float64(), "time to first token, ms; null when not streamed"),
     "total_ms": (pl.Float64(), "time until the answer was complete, ms"),
     "token_times_ms": (pl.List(pl.Float64()), "arrival of each token, ms; empty when not streamed"),
-    "engine_prompt_ms": (pl.Float64(), "the engine's own time for the prompt, ms; null if it did not say"),
+    "engine_prompt_ms": (pl.Float64(), "the engine's own time for computing the prompt, ms; null if it did not say (vLLM)"),
+    "engine_ttft_ms": (
+        pl.Float64(),
+        "the engine's own time to first token, queue and scheduling included, ms; null if it did not say (llama.cpp)",
+    ),
     "rejection": (pl.String(), "why the request cannot be used; null if it can"),
     "foreign_cpu": (
         pl.Float64(),
@@ -60,12 +67,15 @@ TRIALS: Columns = {
     "model": (pl.String(), "as in requests"),
     "request_form": (pl.String(), "as in requests"),
     "content": (pl.String(), "as in requests"),
-    "replicate": (pl.Int32(), "as in requests"),
+    "job": (pl.String(), "as in requests"),
+    "own": (pl.Boolean(), "as in requests"),
+    "process": (pl.Int32(), "as in requests"),
+    "engine_process": (pl.String(), "as in requests"),
     "trial": (pl.Int32(), "as in requests"),
     "burn_in": (pl.Boolean(), "as in requests"),
     "rejection": (pl.String(), "why the trial is not in the statistics: the rejection of its first bad request; null if it is"),
     "valid": (pl.Boolean(), "in the statistics: neither burn-in nor rejected"),
-    "warmup_ms": (pl.Float64(), "time of the warm-up with [A, B], one token, ms"),
+    "warmup_ms": (pl.Float64(), "time of the warm-up with [A, B], one token, ms; null where there is none (cold)"),
     "warmup_prompt_tokens": (pl.Int32(), "length of [A, B]; of text and chat: as the engine's own tokenizer counts it"),
     "warmup_cached_tokens": (pl.Int32(), "tokens the warm-up reused"),
     "query_ms": (pl.Float64(), "time of the query without streaming, one token, ms"),
@@ -79,10 +89,14 @@ TRIALS: Columns = {
     "ttft_ms": (pl.Float64(), "time to first token of the streaming query, ms"),
     "stream_cached_tokens": (pl.Int32(), "tokens the streaming query reused"),
     "stream_evaluated_tokens": (pl.Int32(), "tokens the streaming query computed"),
-    "overhead_ms": (pl.Float64(), "ttft_ms minus ttft_non_streaming_ms; null in process"),
-    "engine_prompt_ms": (pl.Float64(), "the engine's own time for the streaming query's prompt, ms"),
-    "client_ms": (pl.Float64(), "ttft_ms minus engine_prompt_ms: what transport and harness add"),
-    "throughput_tok_s": (pl.Float64(), "tokens after the first, per second between the first and the last"),
+    "overhead_ms": (
+        pl.Float64(),
+        "what streaming adds: client_ms minus the same of the query without streaming, each from its own request's times; null in process",
+    ),
+    "engine_prompt_ms": (pl.Float64(), "the engine's own time for computing the streaming query's prompt, ms; null if it did not say"),
+    "engine_ttft_ms": (pl.Float64(), "the engine's own time to the streaming query's first token, ms; null if it did not say"),
+    "client_ms": (pl.Float64(), "ttft_ms minus engine_prompt_ms, or else engine_ttft_ms: what transport and harness add"),
+    "throughput_tok_s": (pl.Float64(), "tokens after the first, per second between the first and the last; null below 16 tokens"),
     "foreign_cpu": (pl.Float64(), "as in requests"),
     "workflow_cpu": (pl.Float64(), "as in requests"),
     "steal_cpu": (pl.Float64(), "as in requests"),
@@ -95,14 +109,17 @@ TRIALS: Columns = {
 METRICS: dict[str, tuple[str, str]] = {
     "ttft_ms": ("ms", "time to first token, streaming"),
     "ttft_non_streaming_ms": ("ms", "time of a one-token answer over HTTP"),
-    "overhead_ms": ("ms", "streaming minus non-streaming"),
+    "overhead_ms": ("ms", "what streaming adds over HTTP"),
     "query_ms": ("ms", "time of a one-token answer"),
     "warmup_ms": ("ms", "warm-up of [A, B]"),
     "rewarm_ms": ("ms", "warm-up of [A, B] after a query"),
     "throughput_tok_s": ("tokens/s", "generation after the first token"),
     "engine_prompt_ms": ("ms", "the engine's own prompt time"),
-    "client_ms": ("ms", "time to first token minus the engine's own prompt time"),
-    "ttft_degradation_pct": ("%", "median TTFT of this state over that of a hit, minus 1"),
+    "engine_ttft_ms": ("ms", "the engine's own time to first token"),
+    "client_ms": ("ms", "time to first token minus the engine's own time"),
+    "ttft_cost_ms": ("ms", "TTFT of this state minus that of a hit in the same process"),
+    "ttft_cost_ms_per_token": ("ms/token", "the same, divided by the tokens that it computes more"),
+    "ttft_degradation_pct": ("%", "TTFT of this state over that of a hit in the same process, minus 1"),
 }
 
 SUMMARY: Columns = {
@@ -113,18 +130,27 @@ SUMMARY: Columns = {
     "sweep": (pl.String(), "as in requests"),
     "variant": (pl.String(), "as in requests"),
     "configuration": (pl.String(), "as in requests"),
-    "state": (pl.String(), "as in requests; for ttft_degradation_pct the state that is compared with a hit"),
+    "state": (pl.String(), "as in requests; for ttft_cost_* and ttft_degradation_pct the state that is compared with a hit"),
     "metric": (pl.String(), "one of METRICS"),
     "unit": (pl.String(), "its unit"),
-    "n": (pl.Int32(), "valid trials with a value"),
+    "n": (pl.Int32(), "valid trials with a value, of the cell and of its partners in other cells' processes"),
+    "processes": (pl.Int32(), "engine processes that they come from"),
     "n_rejected": (pl.Int32(), "trials left out because the engine's counts contradict the intended cache state"),
     "n_burn_in": (pl.Int32(), "first trials of a fresh engine, left out"),
-    "cached_tokens": (pl.Float64(), "median of the tokens that the streaming query reused; null for ttft_degradation_pct"),
-    "evaluated_tokens": (pl.Float64(), "median of the tokens that it computed; null for ttft_degradation_pct"),
-    "mean": (pl.Float64(), "mean; null without valid trials and for ttft_degradation_pct"),
-    "median": (pl.Float64(), "median; for ttft_degradation_pct the effect itself; null without valid trials"),
-    "sd": (pl.Float64(), "sample standard deviation; null below 2 trials"),
-    "ci_low": (pl.Float64(), "lower end of the 95 % bootstrap interval of `median`; null below 3 trials"),
+    "cached_tokens": (pl.Float64(), "median of the tokens that the streaming query reused; null for comparisons"),
+    "evaluated_tokens": (pl.Float64(), "median of the tokens that it computed; null for comparisons"),
+    "mean": (pl.Float64(), "mean of all valid trials; null for comparisons"),
+    "median": (
+        pl.Float64(),
+        "mean over processes of their medians (of times the geometric one), or of their comparisons; null without valid trials",
+    ),
+    "sd": (pl.Float64(), "standard deviation of all valid trials; null below 2 and for comparisons"),
+    "sd_processes": (
+        pl.Float64(),
+        "standard deviation between processes: of times and of the degradation as a share of the value; null below 2",
+    ),
+    "df": (pl.Int32(), "degrees of freedom of the interval; null without one"),
+    "ci_low": (pl.Float64(), "lower end of the 95 % interval of `median` over processes (Student's t); null below 3 processes or 6 trials"),
     "ci_high": (pl.Float64(), "upper end"),
 }
 

@@ -5,6 +5,7 @@ A session is sent token ids and answers with times and counts, no text. Adding a
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from coldprefix.job import Job
+from coldprefix.process.identity import born
 from coldprefix.strict import Strict
 
 
@@ -32,7 +34,8 @@ class Completion:
         prompt_tokens: length of the prompt as the engine reports it; None if it does not.
         cached_tokens: prompt tokens the engine says it reused; None if it does not say.
         evaluated_tokens: prompt tokens the engine says it computed; None if it does not say.
-        engine_prompt_ms: the engine's own time for the prompt: llama.cpp's prompt evaluation, vLLM's time to first token.
+        engine_prompt_ms: the engine's own time for computing the prompt (llama.cpp); None if it does not say.
+        engine_ttft_ms: the engine's own time to first token, its queue and scheduling included (vLLM); None if it does not say.
         generated_tokens: as the engine reports them.
         first_chunk_tokens: tokens in the first streamed chunk; None when not streamed.
     """
@@ -45,6 +48,7 @@ class Completion:
     cached_tokens: int | None = None
     evaluated_tokens: int | None = None
     engine_prompt_ms: float | None = None
+    engine_ttft_ms: float | None = None
     generated_tokens: int = 0
     first_chunk_tokens: int | None = None
 
@@ -64,6 +68,12 @@ class Session(ABC):
 
     start_s: float = 0.0
     used_before: int = 0
+
+    @property
+    def identity(self) -> str:
+        """Tells its process from all others of this machine: trials of one process share its start."""
+        pid = next(iter(self.process_ids()), os.getpid())
+        return f"{pid}-{born(pid)}"
 
     @property
     @abstractmethod
@@ -180,13 +190,14 @@ class Engine(ABC):
         return False
 
     @abstractmethod
-    def open(self, job: Job, weights: Path, log: Path, owner: int | None) -> Session:
+    def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         """Start it and wait until it is ready.
 
         Args:
             weights: the folder with safetensors, or the GGUF file.
             log: where the engine's own output goes.
-            owner: process id of the workflow, to which a server that jobs share belongs; None: a server of this job.
+            owner: process id of the workflow, to which servers that jobs share belong; None: a server of this job.
+            process: 0, 1, ...: which of the job's engine processes.
 
         Raises:
             ColdprefixError: it did not start.

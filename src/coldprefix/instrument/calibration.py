@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from coldprefix.analysis.statistics import estimate
+from coldprefix.analysis.statistics import median_interval
 from coldprefix.instrument.null_engines import NullEngine, NullPython, null_llama_server, null_vllm_server
 
 TTFTS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
@@ -103,18 +103,18 @@ def summarise(samples: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (name,), own in samples.group_by("engine", maintain_order=True):
         bias = own.filter(pl.col("tokens") == 2)["bias_ms"].to_numpy()
-        median = estimate(bias)
+        low, high = median_interval(bias.tolist()) or (None, None)
         errors = own["error_pct"].drop_nulls().to_numpy()
         rows.append(
             {
                 "engine": name,
                 "n_ttft": len(bias),
-                "bias_ms": median.median,
-                "bias_low_ms": median.ci_low,
-                "bias_high_ms": median.ci_high,
+                "bias_ms": float(np.median(bias)),
+                "bias_low_ms": low,
+                "bias_high_ms": high,
                 "bias_p1_ms": float(np.percentile(bias, 1)),
                 "bias_p99_ms": float(np.percentile(bias, 99)),
-                "bias_sd_ms": median.sd,
+                "bias_sd_ms": float(np.std(bias, ddof=1)),
                 "seen_after_ms": own["seen_after_ms"].median(),
                 "connect_ms": own["connect_ms"].median(),
                 "n_throughput": len(errors),

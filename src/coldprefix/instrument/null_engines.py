@@ -139,7 +139,7 @@ class NullPython:
             watch = Stopwatch()
             times = watch.arrivals(self._tokens(max_tokens), max_tokens)
         self.zero = watch.zero
-        return Completion(watch.started_at, None, times[-1], times, len(prompt), 0, len(prompt), None, max_tokens, 1)
+        return Completion(watch.started_at, None, times[-1], times, len(prompt), 0, len(prompt), None, None, max_tokens, 1)
 
     def close(self) -> None:
         pass

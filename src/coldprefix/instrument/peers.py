@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from coldprefix.analysis.statistics import estimate
+from coldprefix.analysis.statistics import student
 from coldprefix.engines.clock import long_lived
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
@@ -116,13 +116,13 @@ def pairs_of_rounds(found: pl.DataFrame) -> pl.DataFrame:
 def pairs_of_trials(trials: pl.DataFrame) -> pl.DataFrame:
     """The same for the main experiment's valid misses on vLLM, whose peer is the engine's own time to first token."""
     own = trials.filter((pl.col("engine") == "vllm") & (pl.col("state") == "miss") & (pl.col("variant") == "main") & pl.col("valid"))
-    return own.filter(pl.col("engine_prompt_ms").is_not_null()).select(
+    return own.filter(pl.col("engine_ttft_ms").is_not_null()).select(
         "phase",
         pl.lit("vLLM's own").alias("peer"),
         pl.col("stream_evaluated_tokens").cast(pl.Int32).alias("tokens"),
         "ttft_ms",
-        "engine_prompt_ms",
-        peer_ms="engine_prompt_ms",
+        engine_prompt_ms="engine_ttft_ms",
+        peer_ms="engine_ttft_ms",
     )
 
 
@@ -131,8 +131,8 @@ def summarise(pairs: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (phase, peer, tokens), own in pairs.group_by(["phase", "peer", "tokens"], maintain_order=True):
         outside = (own["ttft_ms"] - own["engine_prompt_ms"]).median()
-        whole = estimate((own["ttft_ms"] / own["peer_ms"]).to_numpy())
-        inside = estimate(((own["ttft_ms"] - outside) / own["peer_ms"]).to_numpy())
+        whole = student((own["ttft_ms"] / own["peer_ms"]).to_list(), max(own.height, 6), "log")
+        inside = student(((own["ttft_ms"] - outside) / own["peer_ms"]).to_list(), max(own.height, 6), "linear")
         rows.append(
             {
                 "phase": phase,
@@ -141,13 +141,13 @@ def summarise(pairs: pl.DataFrame) -> pl.DataFrame:
                 "n": own.height,
                 "peer_ms": own["peer_ms"].median(),
                 "ttft_ms": own["ttft_ms"].median(),
-                "ratio": whole.median,
-                "ratio_low": whole.ci_low,
-                "ratio_high": whole.ci_high,
+                "ratio": whole.value,
+                "ratio_low": whole.low,
+                "ratio_high": whole.high,
                 "outside_ms": outside,
-                "inside_ratio": inside.median,
-                "inside_low": inside.ci_low,
-                "inside_high": inside.ci_high,
+                "inside_ratio": inside.value,
+                "inside_low": inside.low,
+                "inside_high": inside.high,
             }
         )
     return pl.DataFrame(rows, schema={name: dtype for name, (dtype, _) in PEERS.items()}).sort("phase", "tokens")

@@ -1,15 +1,15 @@
 """The prompts of a cell: token ids, drawn so that what an engine can reuse is known exactly.
 
 A prompt has three parts, A, B and Q. The cache is warmed with [A, B]; the query is what the cell's edit makes of the parts. A trial
-asks twice, once without and once with streaming. With fresh content no two prompts of a replicate share a first token
+asks twice, once without and once with streaming. With fresh content no two prompts of a process share a first token
 unless one is meant to extend the other, so a reuse that was not intended is 0 tokens, not "hardly any":
 
-- the first tokens of A, B and Q, and the one that makes the second query another, are all different, over all trials of a replicate;
+- the first tokens of A, B and Q, and the one that makes the second query another, are all different, over all trials of a process;
 - the second query differs from the first at the first token that is not to be reused. A block pool (vLLM) keeps the first
   query's blocks, so the very same prompt would be a hit.
 
-The draw depends on the study's seed, the lengths, the replicate and the trial, not on the backend or the state: all
-backends get the same token ids, and a hit and a miss of the same trial share their text.
+The draw depends on the study's seed, the lengths, the process and the number of the trial in it, not on the backend: all backends get the
+same token ids. Where nothing is warmed (an edit like `cold`), the query is asked of a cache that knows none of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrialPrompts:
     """The prompts of one trial, as token ids.
 
     Attributes:
-        warm: [A, B], which fills the cache.
+        warm: [A, B], which fills the cache; empty where nothing is warmed.
         query: the first query.
         stream: the second query; equal to ``query`` with repeated content.
     """
@@ -47,27 +47,27 @@ def token_range(vocabulary: int) -> range:
     return range(min(1000, vocabulary // 8), min(vocabulary, 50_000) - vocabulary // 64)
 
 
-def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, replicate: int, trial: int, content: str) -> TrialPrompts:
+def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, process: int, number: int, content: str) -> TrialPrompts:
     """Draw the prompts of one trial.
 
     Args:
         state: the name of an edit.
-        trial: 0, 1, ... within the replicate, burn-in included. Ignored with ``content`` "repeated".
+        number: 0, 1, ... over all trials of the process, whatever they are. Ignored with ``content`` "repeated".
 
     Raises:
         ColdprefixError: more trials than the vocabulary has distinct first tokens for.
     """
     if content == "repeated":
-        trial = replicate = 0
+        number = process = 0
     tokens = token_range(vocabulary)
-    used = FIRST_TOKENS_PER_TRIAL * (trial + 1)
+    used = FIRST_TOKENS_PER_TRIAL * (number + 1)
     if used > len(tokens):
         most = len(tokens) // FIRST_TOKENS_PER_TRIAL
         raise ColdprefixError(f"a vocabulary of {vocabulary} tokens has distinct first tokens for {most} trials; ask for fewer")
     parts = (lengths.A, lengths.B, lengths.Q)
-    # One permutation for the whole replicate: trial t takes its t-th handful, so first tokens never come twice.
-    firsts = np.random.default_rng([seed, *parts, replicate]).permutation(len(tokens))[used - FIRST_TOKENS_PER_TRIAL : used]
-    rng = np.random.default_rng([seed, *parts, replicate, trial])
+    # One permutation for the whole process: trial t takes its t-th handful, so first tokens never come twice.
+    firsts = np.random.default_rng([seed, process]).permutation(len(tokens))[used - FIRST_TOKENS_PER_TRIAL : used]
+    rng = np.random.default_rng([seed, *parts, process, number])
 
     def part(length: int, first: int) -> list[int]:
         ids = rng.integers(tokens.start, tokens.stop, size=length)
@@ -75,7 +75,8 @@ def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, replica
         return [int(token) for token in ids]
 
     a, b, q = (part(length, first) for length, first in zip(parts, firsts[:3], strict=True))
-    warm, query = a + b, load(state).apply(a, b, q)
+    edit = load(state)
+    warm, query = a + b if edit.warmed else [], edit.apply(a, b, q)
     stream = list(query)
     shared = common_prefix(warm, query)
     if content == "fresh" and shared < len(query):

@@ -1,43 +1,47 @@
-"""The protocol of a trial, step by step, and the trials of one engine."""
+"""The protocol of a trial, step by step, and the trials of one engine process: its own and its partners', in random order."""
 
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from coldprefix.engines.contract import Completion, Session
 from coldprefix.errors import ColdprefixError, EngineRefusal
-from coldprefix.job import Job, Until
+from coldprefix.job import Job, Kind
 from coldprefix.measure.load import Load
 from coldprefix.measure.prompts import TrialPrompts, common_prefix, draw_trial, prompt_hash
-from coldprefix.measure.stopping import most_trials, precise_enough
 from coldprefix.measure.verify import intended_reuse, rejection
 
 Row = dict[str, Any]
+PARTNER_TOKENS = 2  # that a partner's streaming query generates: it is there for its time to first token
 
 
-def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
-    """One trial: warm up, settle, query, re-warm, settle, stream. Returns one row per request, without the cell's keys.
+def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: int) -> list[Row]:
+    """One trial: warm up, settle, query, re-warm, settle, stream; without the warm-ups where nothing is to be warm.
 
-    The query generates one token and is not streamed; the stream generates `stream_tokens` and gives TTFT and throughput.
+    The query generates one token and is not streamed; the stream generates ``stream_tokens`` and gives TTFT and throughput.
+
+    Returns:
+        One row per request, without the cell's keys.
     """
     protocol = job.protocol
     if protocol.reset == "trial":
         session.reset()
-    steps = [
-        ("warmup", prompts.warm, 1, False, 0),
-        ("query", prompts.query, 1, False, protocol.settle_ms),
-        ("rewarm", prompts.warm, 1, False, 0),
-        ("stream", prompts.stream, protocol.stream_tokens, True, protocol.settle_ms),
-    ]
+    warming = [("warmup", prompts.warm, 1, False, 0)], [("rewarm", prompts.warm, 1, False, 0)]
+    before, between = warming if prompts.warm else ([], [])
+    query = ("query", prompts.query, 1, False, protocol.settle_ms)
+    steps = [*before, query, *between, ("stream", prompts.stream, stream_tokens, True, protocol.settle_ms)]
     rows = []
-    warm = session.seen(prompts.warm)
+    warm = session.seen(prompts.warm) if prompts.warm else []
     for step, prompt, max_tokens, stream, settle_ms in steps:
         seen = session.seen(prompt)
         reusable = min(common_prefix(warm, seen), len(seen) - 1)  # an engine computes at least the last token
-        intended = intended_reuse(step, reusable, protocol.content, protocol.reset, protocol.request_form, session.granularity)
+        intended = intended_reuse(step, reusable, bool(warm), protocol, session.granularity)
         time.sleep(settle_ms / 1e3)
         try:
             done = session.complete(prompt, max_tokens, stream)
@@ -63,6 +67,7 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
                 "total_ms": done.total_ms,
                 "token_times_ms": done.token_times_ms,
                 "engine_prompt_ms": done.engine_prompt_ms,
+                "engine_ttft_ms": done.engine_ttft_ms,
                 "rejection": why,
                 "started_at": datetime.fromtimestamp(done.started_at, UTC),
             }
@@ -70,10 +75,17 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job) -> list[Row]:
     return rows
 
 
-def run_replicate(
-    session: Session, job: Job, replicate: int, first_order: int, on_trial: Callable[[list[Row]], None], workflow: int | None = None
+def order_of(job: Job, process: int, trial: int) -> list[int]:
+    """The places of the job's kinds in the order in which round ``trial`` measures them: seeded, another for each job, process and round."""
+    seed = [job.protocol.seed, zlib.crc32(job.cell.encode()), process, trial]
+    return [int(place) for place in np.random.default_rng(seed).permutation(len(job.kinds))]
+
+
+def run_process(
+    session: Session, job: Job, process: int, first_order: int, on_trial: Callable[[list[Row]], None], workflow: int | None = None
 ) -> list[Row]:
-    """The trials of one fresh engine: a fixed number, or until the median TTFT is known as precisely as `trials` asks.
+    """The trials of one engine process: rounds, each with a trial of every kind of the job (partners of one process: their start-up and
+    whatever the machine does meanwhile are the same for both).
 
     Args:
         on_trial: is called with the rows of each finished trial.
@@ -81,32 +93,37 @@ def run_replicate(
     """
     rows: list[Row] = []
     load = Load(session.process_ids(), workflow)
-    keys = {"phase": job.phase, "engine": job.engine, "interface": job.interface}
-    keys |= {"sweep": job.sweep, "variant": job.variant, "configuration": job.configuration}
-    keys |= {"state": job.state, "model": job.model.name}
-    burn_in, asked = job.protocol.burn_in, job.protocol.trials
-    valid_ms: list[float] = []
-    for trial in range(burn_in + most_trials(asked)):
-        prompts = draw_trial(job.lengths, job.state, job.model.vocabulary, job.protocol.seed, replicate, trial, job.protocol.content)
-        done = run_trial(session, prompts, job)
-        machine = load.since_last()
-        for row in done:
-            row |= keys | machine | {"replicate": replicate, "trial": trial, "burn_in": trial < burn_in}
-            row |= {"order": first_order + len(rows)}
-            rows.append(row)
-        on_trial(done)
-        if trial >= burn_in and not any(row["rejection"] for row in done) and done[-1]["ttft_ms"] is not None:
-            valid_ms.append(done[-1]["ttft_ms"])
-        if isinstance(asked, Until) and len(valid_ms) >= asked.min and precise_enough(valid_ms, asked.precision):
-            break
+    keys: Row = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "sweep": job.sweep, "variant": job.variant}
+    keys |= {"model": job.model.name, "job": job.cell, "process": process, "engine_process": session.identity}
+    protocol = job.protocol
+    # The same text for a kind whichever job measures it.
+    numbered = sorted(range(len(job.kinds)), key=lambda place: (job.kinds[place].configuration, job.kinds[place].state))
+    for trial in range(protocol.burn_in + protocol.trials):
+        for place in order_of(job, process, trial):
+            kind = job.kinds[place]
+            number = trial * len(job.kinds) + numbered.index(place)
+            prompts = draw_trial(kind.lengths, kind.state, job.model.vocabulary, protocol.seed, process, number, protocol.content)
+            own = is_own(job, kind)
+            done = run_trial(session, prompts, job, protocol.stream_tokens if own else PARTNER_TOKENS)
+            machine = load.since_last()
+            for row in done:
+                row |= keys | machine | {"configuration": kind.configuration, "state": kind.state, "own": own}
+                row |= {"trial": trial, "burn_in": trial < protocol.burn_in, "order": first_order + len(rows)}
+                rows.append(row)
+            on_trial(done)
     return rows
+
+
+def is_own(job: Job, kind: Kind) -> bool:
+    """Is a trial of this kind what the job is about, and not a partner's?"""
+    return kind.state == job.state
 
 
 def check_rejected(rows: list[Row], job: Job) -> None:
     """Raises ColdprefixError, with a table that shows why, if more trials were rejected than `max_rejected` allows."""
     counted = [row for row in rows if not row["burn_in"]]
-    rejected = {(row["replicate"], row["trial"]) for row in counted if row["rejection"]}
-    total = len({(row["replicate"], row["trial"]) for row in counted})
+    rejected = {_trial(row) for row in counted if row["rejection"]}
+    total = len({_trial(row) for row in counted})
     if len(rejected) <= job.protocol.max_rejected * total:
         return
     lines = [f"  {'trial':>5}  {'step':<7} {'prompt':>6} {'intended':>8} {'reused':>6} {'evaluated':>9}  why"]
@@ -123,3 +140,7 @@ def check_rejected(rows: list[Row], job: Job) -> None:
         f"{job.cell}: {len(rejected)} of {total} trials are not what they were meant to be; max_rejected allows "
         f"{job.protocol.max_rejected:.0%}\n" + "\n".join(lines)
     )
+
+
+def _trial(row: Row) -> tuple[Any, ...]:
+    return row["process"], row["trial"], row["configuration"], row["state"]

@@ -1,56 +1,44 @@
-"""When a cell has enough trials: its median TTFT is known as precisely as asked for."""
+"""When a cell has enough processes: its effect is known as precisely as asked for."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
-from functools import cache
-from math import comb
 
 from coldprefix.job import Until
 
-CONFIDENCE = 0.95
-FEWEST = 6  # below this no pair of order statistics holds the median with 95 %
+FEWEST = 3  # processes that an interval needs
+# Student's t, two-sided 95 %, for 2, 3, ... degrees of freedom (engines' environments have no scipy; tests compare with it).
+T95 = (4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139, 2.200985, 2.178813, 2.160369, 2.144787)
 
 
-@cache
-def ranks(n: int) -> tuple[int, int] | None:
-    """Ranks, counted from 0, of the order statistics that enclose the median of ``n`` values with at least 95 % confidence.
-
-    The exact interval from the binomial distribution: of n independent values, each is below the median with probability 1/2
-    (e.g. Hahn and Meeker, Statistical Intervals, 5.2). None where n is too small for any.
-    """
-    below, k = 0.0, 0  # probability that at most k - 1 values are below the median
-    while k < n // 2:
-        more = below + comb(n, k) / 2**n
-        if 2 * more > 1 - CONFIDENCE:
-            break
-        below, k = more, k + 1
-    return (k - 1, n - k) if k else None
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The interval of the median, of any unit; None where there are too few values."""
-    found = ranks(len(values))
-    if found is None:
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of the mean by Student's t, in the values' unit; None below three values."""
+    if len(values) < FEWEST:
         return None
-    ordered = sorted(values)
-    return ordered[found[0]], ordered[found[1]]
+    t = T95[min(len(values) - FEWEST, len(T95) - 1)]  # beyond the table a little too wide
+    return t * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def precise_enough(values: Sequence[float], precision: float) -> bool:
-    """Is the interval of the median no wider than ``precision`` times the median?
+def precise_enough(own_ms: Sequence[Sequence[float]], partner_ms: Sequence[Sequence[float]], precision: float) -> bool:
+    """Is the 95 % interval over processes no wider than ``precision``, as a share of the value?
 
-    Looking after every trial and stopping at the first yes makes intervals too narrow by chance more likely;
-    benchmarks/stopping.py measures by how much.
+    Args:
+        own_ms: TTFTs of the cell's own state, for each process.
+        partner_ms: of its first partner; all empty where it has none. Then the interval is that of its own TTFT, else of their ratio.
+
+    Looking after every process and stopping at the first yes makes intervals too narrow by chance more likely;
+    benchmarks/coverage.py measures by how much.
     """
-    interval = median_interval(values)
-    if interval is None:
-        return False
-    ordered = sorted(values)
-    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    return interval[1] - interval[0] <= precision * median
+    logs = []
+    for own, partner in zip(own_ms, partner_ms, strict=True):
+        if own:
+            logs.append(math.log(statistics.median(own)) - (math.log(statistics.median(partner)) if partner else 0.0))
+    half = half_width(logs)
+    return half is not None and 2 * half <= precision
 
 
-def most_trials(asked: int | Until) -> int:
-    """The number of trials after burn-in that a replicate has at most."""
-    return asked.max if isinstance(asked, Until) else asked
+def fewest_and_most(asked: int | Until) -> tuple[int, int]:
+    """The numbers of processes that a cell has at least and at most."""
+    return (asked.min, asked.max) if isinstance(asked, Until) else (asked, asked)

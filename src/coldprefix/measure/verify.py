@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from coldprefix.engines.contract import Completion
+from coldprefix.job import Protocol
 
 
-def intended_reuse(step: str, shared: int, content: str, reset: str, request_form: str, granularity: int) -> int | None:
+def intended_reuse(step: str, shared: int, warmed: bool, protocol: Protocol, granularity: int) -> int | None:
     """Tokens that the engine must report as reused in this step, or None where the protocol prescribes nothing.
 
     Args:
         step: "warmup", "query", "rewarm" or "stream".
         shared: leading tokens that a query shares with the warm prompt, at most all but its last.
-        request_form: "tokens", "text" or "chat"; of the last two, ``shared`` is what the engine's own tokenizer says.
+            Where the request is text or chat, it is what the engine's own tokenizer says.
+        warmed: was there a warm-up?
         granularity: the engine reuses whole multiples of this many tokens: 1 for llama.cpp, the block size for vLLM.
 
     A query must reuse all that it shares with the warm prompt, down to whole blocks, and nothing else. The warm-up must be
     cold, except with repeated content and no reset, where it may find anything, and with text and chat, where it finds the
-    head that all prompts share (a chat template's) or not, as the engine keeps it. What the re-warm finds is a result of the
+    head that all prompts share (a chat template's) or not, as the engine keeps it; so must a query without a warm-up. What the re-warm finds is a result of the
     study (what did the query destroy?), not a condition.
     """
-    if step in ("query", "stream"):
+    if step in ("query", "stream") and warmed:
         return shared // granularity * granularity
-    if step == "warmup" and (reset == "trial" or (content == "fresh" and request_form == "tokens")):
-        return 0
-    return None
+    cold = protocol.reset == "trial" or (protocol.content == "fresh" and protocol.request_form == "tokens")
+    return 0 if cold and step != "rewarm" else None
 
 
 def rejection(completion: Completion, prompt_tokens: int, intended: int | None, max_tokens: int, streamed: bool) -> str | None:
@@ -44,6 +45,8 @@ def rejection(completion: Completion, prompt_tokens: int, intended: int | None, 
         return f"reused {completion.cached_tokens} tokens, should be {intended}"
     if completion.generated_tokens != max_tokens:
         return f"generated {completion.generated_tokens} tokens, {max_tokens} were asked for"
+    if streamed and len(completion.token_times_ms) != completion.generated_tokens:
+        return f"{len(completion.token_times_ms)} arrivals were seen of {completion.generated_tokens} generated tokens"
     if streamed and completion.first_chunk_tokens != 1:
         return f"the first chunk carried {completion.first_chunk_tokens} tokens, so the first token's time is unknown"
     return None

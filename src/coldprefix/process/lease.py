@@ -28,7 +28,8 @@ class Record:
     """What is known of a shared server.
 
     Attributes:
-        identity: sha256 of all that makes one server like another.
+        family: sha256 of all that makes one server like another.
+        number: 0, 1, ...: which of the family it is; jobs use several, one after the other.
         system: `this_system` of whoever started it: process ids mean nothing elsewhere.
         owner: process id of the workflow.
         supervisor, born: process id of its supervisor and when that was started (identity.born).
@@ -36,7 +37,8 @@ class Record:
         free: False while a job uses it, and after a job that failed or was killed: nobody knows then what it is doing.
     """
 
-    identity: str
+    family: str
+    number: int
     system: str
     owner: int
     name: str
@@ -53,9 +55,9 @@ class Record:
 
 
 class Lease:
-    """The use of a server for one job: the owner's free server with this identity, or one that ``start`` starts.
+    """The use of a server for one job: the owner's free server of this family and number, or one that ``start`` starts.
 
-    All other servers of the owner are ended: they would take memory and CPU time. So is what is left of servers, whoever's, whose
+    Free ones of the same family stay, idle. All other servers of the owner are ended: they would take memory and CPU time. So is what is left of servers, whoever's, whose
     supervisor was killed: nobody else looks after that any more.
 
     Args:
@@ -66,16 +68,16 @@ class Lease:
         used_before: number of cells that it has measured before.
     """
 
-    def __init__(self, owner: int | None, identity: str, start: Callable[[], Server]) -> None:
+    def __init__(self, owner: int | None, family: str, number: int, start: Callable[[], Server]) -> None:
         self._shared = owner is not None
-        found = _tidy(owner, identity) if owner is not None else None
+        found = _tidy(owner, family, number) if owner is not None else None
         self.adopted = found is not None
         self.used_before = 0
         self.server: Server = found or start()
         if owner is not None and not found:
             own = self.server
             log = str(own.log.absolute())
-            _write(own.folder, Record(identity, this_system(), owner, own.name, own.pid, born(own.pid), own.key, log, [], False))
+            _write(own.folder, Record(family, number, this_system(), owner, own.name, own.pid, born(own.pid), own.key, log, [], False))
 
     def take(self, cell: str) -> None:
         """Use the server, which is ready, for a cell; nobody else will until `give_back`. Raises ColdprefixError if it has died."""
@@ -110,7 +112,7 @@ class Lease:
 
 def end_all(owner: int) -> None:
     """End the owner's servers."""
-    _tidy(owner, "")
+    _tidy(owner, "", 0)
 
 
 def end_idle(owner: int | None) -> list[str]:
@@ -170,8 +172,8 @@ def _adopt(folder: Path, record: Record) -> Adopted:
     return Adopted(record.name, folder, record.supervisor, record.key, Path(record.log))
 
 
-def _tidy(owner: int, identity: str) -> Adopted | None:
-    """The owner's free server with this identity, or None, after ending all its others and what dead supervisors have left."""
+def _tidy(owner: int, family: str, number: int) -> Adopted | None:
+    """The owner's free server of this family and number, or None, after ending those of other families and what dead supervisors have left."""
     found = None
     for folder, record in list(records()):
         if not record.is_alive:
@@ -179,8 +181,8 @@ def _tidy(owner: int, identity: str) -> Adopted | None:
             shutil.rmtree(folder, ignore_errors=True)
         elif record.owner != owner:
             continue
-        elif found is None and record.free and record.identity == identity:
-            found = _adopt(folder, record)
-        else:
+        elif not record.free or record.family != family:
             _adopt(folder, record).close()
+        elif record.number == number:
+            found = _adopt(folder, record)
     return found

@@ -93,21 +93,30 @@ def _of_cell(config: Config, cell: Cell) -> Iterator[str]:
     key = "" if cell.variant == "main" else f"sweeps.{cell.sweep}."
     protocol, settings = config.protocol_of(cell), config.settings_of(cell)
     yield from (f"{key}{engine.name}.{problem}" for problem in engine.problems(settings))
-    lengths = config.lengths_of(cell.configuration)
-    query, shared = registry.edit(cell.state).shape(lengths.A, lengths.B, lengths.Q)
-    if shared and not getattr(settings, engine.caching):
-        yield f"{key}{engine.name}.{engine.caching}: false makes every {cell.state} a miss; write true, or states: [miss]"
+    unknown = [state for state in protocol["partners"] if state not in registry.EDITS]
+    if unknown:
+        choices = list(registry.EDITS)
+        yield f"{key}partners: there is no state {unknown[0]!r}{suggest(unknown[0], choices)}; the states are {', '.join(choices)}"
+        return
+    kinds = config.kinds_of(cell)
+    shapes = [(kind, *registry.edit(kind.state).shape(*kind.lengths.model_dump().values())) for kind in kinds]
+    for kind, _, shared in shapes:
+        if shared and not getattr(settings, engine.caching):
+            where = "states: [miss]" if kind.state == cell.state else "leave it out of partners"
+            yield f"{key}{engine.name}.{engine.caching}: false makes every {kind.state} a miss; write true, or {where}"
     name = config.model_of(cell.phase)
     entry = config.models.get(name)
     if entry is None or protocol["max_rejected"] == 1:  # where all may be rejected, an engine's refusal is a result
         return
     context = settings.context_of(entry.positions)
     limit = f"{entry.positions} positions of {name}" if context == entry.positions else f"{engine.name}.context_tokens"
-    needed = max(lengths.A + lengths.B, query) + protocol["stream_tokens"]
-    if needed > context:
+    for kind, query, _ in shapes:
+        needed = max(kind.lengths.A + kind.lengths.B, query) + protocol["stream_tokens"]
+        if needed <= context:
+            continue
         parts = "A + B + question_tokens + stream_tokens"
         yield (
-            f"{key}configurations: {cell.configuration}: {parts} = {needed} tokens do not fit the {context} tokens of "
+            f"{key}configurations: {kind.configuration}: {parts} = {needed} tokens do not fit the {context} tokens of "
             f"{cell.phase} ({limit}); shorten them by {needed - context}"
         )
 

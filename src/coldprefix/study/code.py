@@ -21,7 +21,7 @@ STUDY = (*SUMMARIES, "engines", "measure", "models", "study")
 
 # program of workflow/scripts: what it may import, as folders and files of src/coldprefix
 PROGRAMS: dict[str, tuple[str, ...]] = {
-    "measure": (*GROUND, *ENGINES, "engines/{engine}", "measure/edits/{state}.py"),
+    "measure": (*GROUND, *ENGINES, "engines/{engine}", "measure/edits/{states}.py"),
     "aggregate": (*SUMMARIES, "engines"),
     "check_claims": (*STUDY, "claims"),
     "plot": (*STUDY, "figures", "instrument"),
@@ -34,10 +34,11 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 
 
 def covered(program: str, **names: str) -> list[Path]:
-    """The files that the digest of a program covers, beside its own; ``names`` fills in engine and state."""
+    """The files that the digest of a program covers, beside its own; ``names`` fills in the engine, and the states ("hit,miss")."""
     found: set[Path] = set()
-    for pattern in PROGRAMS[program]:
-        path = SOURCE / pattern.format(**names)
+    states = names.pop("states", "").split(",")
+    for pattern in dict.fromkeys(pattern.format(**names, states=state) for pattern in PROGRAMS[program] for state in states):
+        path = SOURCE / pattern
         files = path.rglob("*") if path.is_dir() else path.parent.glob(path.name)
         found |= {file for file in files if file.is_file() and "__pycache__" not in file.parts}
     return sorted(found)

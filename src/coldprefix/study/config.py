@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from pydantic import BeforeValidator, Field, create_model
 
 from coldprefix.engines.contract import EngineSettings
-from coldprefix.job import Cell, Lengths, Protocol
+from coldprefix.job import MIXED, Cell, Kind, Lengths, Protocol
 from coldprefix.models.contract import ModelEntry
 from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
@@ -61,6 +61,10 @@ class Sweep(Variant):
     states: States = Field(min_length=1, description="Cache states of the sweep.")
     configurations: Configurations = Field(min_length=1, description="Lengths of the sweep.")
     variants: dict[Name, Variant] = Field(default={}, description="Named changes, each measured in every cell of the sweep.")
+    mixed: bool = Field(
+        default=False,
+        description="All lengths of a state in one cell, called `mixed`: each of its processes measures them all, in random order.",
+    )
 
 
 class Figures(Strict):
@@ -131,8 +135,16 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
             if name in self.experiments:
                 variants = [f"{name}/{variant}" for variant in sweep.variants] or [name]
                 phases = [phase for phase in sweep.phases if phase in self.phases]
-                cells += [Cell(p, v, c, s) for p in phases for c in sweep.configurations for v in variants for s in sweep.states]
+                lengths = [MIXED] if sweep.mixed else sweep.configurations
+                cells += [Cell(p, v, c, s) for p in phases for c in lengths for v in variants for s in sweep.states]
         return cells
+
+    def kinds_of(self, cell: Cell) -> list[Kind]:
+        """What a process of this cell measures: its own state, then its partners', of its lengths."""
+        protocol = self.protocol_of(cell)
+        partners = [state for state in protocol["partners"] if state != cell.state] if protocol["content"] == "fresh" else []
+        lengths = self.sweeps[cell.sweep].configurations if cell.configuration == MIXED else [cell.configuration]
+        return [Kind(configuration=c, lengths=self.lengths_of(c), state=s) for s in [cell.state, *partners] for c in lengths]
 
     def _changes(self, cell: Cell) -> list[Override]:
         """What differs from the top-level values for a cell, later ones over earlier ones."""

@@ -7,6 +7,7 @@ each cell's record with it.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -23,7 +24,7 @@ from coldprefix.study.code import digest
 from coldprefix.study.config import Config
 
 # Of a job that only reads the settings of a phase. Always the same, so that changing those of the cells does not start the engines again.
-PREFLIGHT = {"trials": 1, "burn_in": 0, "replicates": 1, "settle_ms": 0, "stream_tokens": 2, "seed": 0, "content": "fresh"}
+PREFLIGHT = {"trials": 1, "burn_in": 0, "processes": 1, "partners": [], "settle_ms": 0, "stream_tokens": 2, "seed": 0, "content": "fresh"}
 PREFLIGHT |= {"reset": "never", "max_rejected": 0.0, "request_form": "tokens"}
 
 
@@ -67,6 +68,29 @@ class Plan:
     def states(self) -> list[str]:
         """The states of all cells."""
         return list(dict.fromkeys(job.state for job in self.jobs.values()))
+
+    @cached_property
+    def order(self) -> list[str]:
+        """The cells in the order in which they are measured: seeded, so that no state, length or phase comes first by rule. Cells that
+        share a server stay together."""
+        groups: dict[str, list[str]] = {}
+        for cell, job in self.jobs.items():
+            groups.setdefault(job.phase if registry.engine(job.engine).shares_server(job) else cell, []).append(cell)
+        chance = random.Random(self.config.seed)
+        listed = list(groups.values())
+        chance.shuffle(listed)
+        for group in listed:
+            chance.shuffle(group)
+        return [cell for group in listed for cell in group]
+
+    @cached_property
+    def _ranks(self) -> dict[str, float]:
+        return {cell: 50 - 10 * place / len(self.order) for place, cell in enumerate(self.order)}
+
+    def rank(self, cell: str) -> float:
+        """Its priority: from 50 down, above 40, in the order of measuring. Raises ColdprefixError if the configuration has no such cell."""
+        self.job(cell)
+        return self._ranks[cell]
 
     def in_environment(self, name: str) -> Job:
         """A preflight that runs in the environment of this name: its engine and keys are those of all that do."""
@@ -117,6 +141,7 @@ def job_of(config: Config, cell: Cell) -> Job:
     """The job that measures one cell under this configuration on this machine."""
     backend = registry.phases()[cell.phase]
     accelerator = resolve_accelerator(config.accelerator)
+    kinds = config.kinds_of(cell)
     return Job.model_validate(
         {
             "phase": cell.phase,
@@ -126,14 +151,14 @@ def job_of(config: Config, cell: Cell) -> Job:
             "state": cell.state,
             "engine": backend.engine,
             "interface": backend.interface,
-            "lengths": config.lengths_of(cell.configuration).model_dump(),
+            "kinds": [kind.model_dump() for kind in kinds],
             "model": _model_use(config.model_of(cell.phase), config.models[config.model_of(cell.phase)]),
             "accelerator": accelerator,
             "threads": resolve_threads(config.threads),
             "protocol": config.protocol_of(cell),
             "settings": config.settings_of(cell).model_dump(mode="json"),
             **_engine_use(backend.engine, accelerator),
-            "code": digest("measure", engine=backend.engine, state=cell.state),
+            "code": digest("measure", engine=backend.engine, states=",".join(sorted({kind.state for kind in kinds}))),
         }
     )
 
@@ -158,10 +183,10 @@ def _preflight(config: Config, job: Job) -> Job:
         "variant": "main",
         "configuration": "A128_B128",
         "state": registry.EDITS[0],
-        "lengths": {"A": 128, "B": 128, "Q": 8},
+        "kinds": [{"configuration": "A128_B128", "lengths": {"A": 128, "B": 128, "Q": 8}, "state": registry.EDITS[0]}],
         "settings": getattr(config, job.engine).model_dump(mode="json"),
         "protocol": job.protocol.model_dump() | PREFLIGHT,
-        "code": digest("measure", engine=job.engine, state=registry.EDITS[0]),
+        "code": digest("measure", engine=job.engine, states=registry.EDITS[0]),
     }
     return Job.model_validate(job.model_dump() | changes)
 

@@ -22,6 +22,7 @@ ENGINES = (
 EDITS = (
     "hit",
     "miss",
+    "cold",
 )
 # Files of models/, and the class in each that is the type of its entries.
 SOURCES = {

@@ -70,7 +70,7 @@ class LlamaCpp(Engine):
         if settings.ubatch_tokens > settings.batch_tokens:
             yield f"ubatch_tokens: {settings.ubatch_tokens} is more than batch_tokens ({settings.batch_tokens}); write at most that"
 
-    def open(self, job: Job, weights: Path, log: Path, owner: int | None) -> Session:
+    def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         # Imported here: each interface needs packages that only its own environment has.
         if job.interface == "http":
             from coldprefix.engines.llamacpp.server import LlamaServer

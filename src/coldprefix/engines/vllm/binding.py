@@ -64,7 +64,7 @@ class VllmPython(Session):
             prompt_tokens=len(output.prompt_token_ids),
             cached_tokens=cached,
             evaluated_tokens=len(output.prompt_token_ids) - cached if cached is not None else None,
-            engine_prompt_ms=latency * 1e3 if latency is not None else None,
+            engine_ttft_ms=latency * 1e3 if latency is not None else None,
             generated_tokens=generated[-1],
             first_chunk_tokens=generated[0] if stream else None,
         )

@@ -26,7 +26,7 @@ class VllmSettings(EngineSettings):
     enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
     share_server: bool = Field(
         description="Cells of a run use the same `vllm serve` one after the other where their settings agree: its cache is emptied before "
-        "each cell, and the cell's first warm-up must find it empty. false, and always with replicates above 1: a fresh server for each."
+        "each cell, and the cell's first warm-up must find it empty: one for each of a cell's processes. false: fresh servers for each cell."
     )
 
 
@@ -53,15 +53,14 @@ class Vllm(Engine):
         return f"vllm-{accelerator}"
 
     def shares_server(self, job: Job) -> bool:
-        """Replicates are about fresh servers, so not with several."""
-        return settings_of(job).share_server and job.interface == "http" and job.protocol.replicates == 1
+        return settings_of(job).share_server and job.interface == "http"
 
-    def open(self, job: Job, weights: Path, log: Path, owner: int | None) -> Session:
+    def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         # Imported here: each interface needs packages that only its own environment has.
         if job.interface == "http":
             from coldprefix.engines.vllm.server import VllmServer
 
-            return VllmServer(job, weights, log, owner if self.shares_server(job) else None)
+            return VllmServer(job, weights, log, owner if self.shares_server(job) else None, process)
         from coldprefix.engines.vllm.binding import VllmPython
 
         return VllmPython(job, weights, log)

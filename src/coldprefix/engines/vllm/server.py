@@ -22,9 +22,9 @@ from coldprefix.process.server import Server
 
 
 class VllmServer(Session):
-    """A `vllm serve` on a private Unix socket: of one job, or of all jobs of ``owner`` that need one like it."""
+    """A `vllm serve` on a private Unix socket: of one job, or, one for each number ``process``, of all jobs of ``owner`` that need them."""
 
-    def __init__(self, job: Job, model: Path, log: Path, owner: int | None = None) -> None:
+    def __init__(self, job: Job, model: Path, log: Path, owner: int | None, process: int) -> None:
         self._job = job
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.absolute()), "--uds", "{socket}"]
         for key, value in arguments(job).items():
@@ -44,13 +44,13 @@ class VllmServer(Session):
         # where one of them is killed, they leave sockets and torchinductor's folder in /tmp otherwise.
         env = environment(job) | {"VLLM_RPC_BASE_PATH": "{folder}", "TMPDIR": "{folder}"}
         # Not by the code of the cell, which is another one for each state: a run has one code.
-        identity = sha256_of(json.dumps([command, env, job.environment_key, job.model.identity]).encode())
+        family = sha256_of(json.dumps([command, env, job.environment_key, job.model.identity]).encode())
         began = time.monotonic()
 
         def start() -> Server:
             return Server("vllm serve", command, env, log, grace_s=15.0, key_variable="VLLM_API_KEY", owner=owner)
 
-        self._lease = Lease(owner, identity, start)
+        self._lease = Lease(owner, family, process, start)
         self._server = self._lease.server
         self._client = Client(self._server, job.protocol.timeout_s)
         self._wire = VllmWire(self._client, job.protocol.request_form)
@@ -66,7 +66,9 @@ class VllmServer(Session):
             raise
         if self._lease.adopted:
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"This cell used a server that another cell had started (vllm.share_server); its log: {self._server.log}\n")
+            log.write_text(
+                f"This process of the cell used a server that another cell had started (vllm.share_server); its log: {self._server.log}\n"
+            )
         self.start_s = time.monotonic() - began
 
     @property

@@ -35,7 +35,7 @@ class VllmWire(Wire):
             done,
             cached_tokens=cached,
             evaluated_tokens=done.prompt_tokens - cached if known else None,  # type: ignore[operator]
-            engine_prompt_ms=number(final, "metrics", "time_to_first_token_ms"),
+            engine_ttft_ms=number(final, "metrics", "time_to_first_token_ms"),
         )
 
 

@@ -19,19 +19,21 @@ class Edit:
         apply: (A, B, Q) -> the query, each as token ids.
         meaning: what is asked, for the docs.
         colour, hatch: of its bars in all figures.
+        warmed: does a trial warm the cache with [A, B] before it asks? If not, nothing of the query may be there.
     """
 
     apply: Callable[[Tokens, Tokens, Tokens], Tokens]
     meaning: str
     colour: str
     hatch: str = ""
+    warmed: bool = True
 
     def shape(self, a: int, b: int, q: int) -> tuple[int, int]:
-        """(length of the query, tokens that it shares with [A, B]), for parts of so many tokens."""
+        """(length of the query, tokens that it shares with what the cache was warmed with), for parts of so many tokens."""
         warm = list(range(a + b))
         query = self.apply(warm[:a], warm[a:], list(range(a + b, a + b + q)))
         shared = next((i for i, (x, y) in enumerate(zip(warm, query, strict=False)) if x != y), min(len(warm), len(query)))
-        return len(query), shared
+        return len(query), shared if self.warmed else 0
 
 
 def load(name: str) -> Edit:
