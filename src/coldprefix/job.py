@@ -174,6 +174,9 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tupl
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             for key in dict.fromkeys([*a, *b]):
                 yield from look(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+        elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            for place, (x, y) in enumerate(zip(a, b, strict=True)):
+                yield from look(x, y, f"{path}.{place}")
         elif a != b:
             yield path, a, b
 

@@ -18,16 +18,25 @@ def cell(**columns: Any) -> pl.DataFrame:
     n = len(next(iter(columns.values())))
     base: dict[str, Any] = dict.fromkeys(tables.TRIALS)
     base |= {"phase": "phase3a", "variant": "main", "configuration": "A512_B256", "state": "miss"}
-    base |= {"replicate": 0, "burn_in": False, "valid": True, "foreign_cpu": 0.01, "steal_cpu": 0.0, "cpu_mhz": 2900.0}
+    base |= {
+        "job": "phase3a/A512_B256/miss",
+        "own": True,
+        "burn_in": False,
+        "valid": True,
+        "foreign_cpu": 0.01,
+        "steal_cpu": 0.0,
+        "cpu_mhz": 2900.0,
+    }
     rows = {name: [value] * n for name, value in base.items()} | {"trial": list(range(n))}
+    rows |= {"process": [i * 3 // n for i in range(n)], "engine_process": [str(i * 3 // n) for i in range(n)]}
     noise = np.random.default_rng(0).normal(100, 1, n).tolist()
     return pl.DataFrame(rows | {"ttft_ms": noise} | columns, schema=tables.schema(tables.TRIALS))
 
 
-def record(gpus: Any = (), gpus_after: Any = (), trials: Any = 12, max_rejected: float = 0.2) -> dict[str, Any]:
+def record(gpus: Any = (), gpus_after: Any = (), processes: Any = 3, used: int = 3, max_rejected: float = 0.2) -> dict[str, Any]:
     job: dict[str, Any] = {"phase": "phase3a", "variant": "main", "configuration": "A512_B256", "state": "miss"}
-    job |= {"protocol": {"trials": trials, "max_rejected": max_rejected}}
-    return {"job": job, "host": {"gpus": list(gpus)}, "gpus_after": list(gpus_after), "wall_s": 10.0}
+    job |= {"protocol": {"processes": processes, "max_rejected": max_rejected}}
+    return {"job": job, "host": {"gpus": list(gpus)}, "gpus_after": list(gpus_after), "wall_s": 10.0, "engine_start_s": [1.0] * used}
 
 
 def kinds(trials: pl.DataFrame, of: dict[str, Any] | None = None) -> list[str]:
@@ -48,7 +57,7 @@ def test_a_quiet_cell_has_none() -> None:
         ({"foreign_cpu": [0.3] * 12}, "busy"),
         ({"steal_cpu": [0.03] * 12}, "steal"),
         ({"cpu_mhz": [2000.0] * 6 + [3000.0] * 6}, "frequency"),
-        ({"ttft_ms": [100.0 + 2 * i for i in range(12)]}, "drift"),
+        ({"ttft_ms": [100.0 + 2 * i for i in range(12)], "process": [0] * 12}, "drift"),
         ({"trial": range(5)}, "few"),
     ],
 )
@@ -69,9 +78,9 @@ def test_a_throttled_gpu_is_named_by_the_driver_s_counter() -> None:
 
 
 def test_a_precision_that_was_not_reached() -> None:
-    until = {"min": 6, "max": 12, "precision": 0.001}
-    assert kinds(cell(trial=range(12)), record(trials=until)) == ["imprecise"]
-    assert kinds(cell(trial=range(12)), record(trials=until | {"precision": 0.5})) == []
+    until = {"min": 3, "max": 8, "precision": 0.001}
+    assert kinds(cell(trial=range(12)), record(processes=until, used=8)) == ["imprecise"]
+    assert kinds(cell(trial=range(12)), record(processes=until, used=5)) == []
 
 
 def test_where_all_may_be_rejected_few_are_no_surprise() -> None:
@@ -116,6 +125,6 @@ def test_peers_are_paired_and_a_difference_is_explained() -> None:
 
 
 def test_vllm_s_peer_is_its_own_first_token_time() -> None:
-    own = cell(ttft_ms=[55.0] * 6).with_columns(engine=pl.lit("vllm"), engine_prompt_ms=50.0, stream_evaluated_tokens=pl.lit(280, pl.Int32))
+    own = cell(ttft_ms=[55.0] * 6).with_columns(engine=pl.lit("vllm"), engine_ttft_ms=50.0, stream_evaluated_tokens=pl.lit(280, pl.Int32))
     (row,) = peers.summarise(peers.pairs_of_trials(own)).iter_rows(named=True)
     assert (row["peer"], row["tokens"], row["ratio"], row["outside_ms"]) == ("vLLM's own", 280, pytest.approx(1.1), 5.0)

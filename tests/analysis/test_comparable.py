@@ -45,9 +45,9 @@ def test_cells_that_were_measured_as_planned_are_taken(make_job: MakeJob, planne
     ("changes", "message"),
     [
         ({"settle_ms": 500}, r"protocol\.settle_ms 500, the configuration asks for 5 now\. Measure it anew"),
-        ({"trials": 7}, r"protocol\.trials 7, the configuration asks for \{'min': 10, .*\} now"),
+        ({"trials": 7}, r"protocol\.trials 7, the configuration asks for 4 now"),
         ({"llamacpp.batch_tokens": 512}, r"settings\.batch_tokens 512, the configuration asks for 2048 now"),
-        ({"question_tokens": 9}, r"lengths\.Q 9, the configuration asks for 24 now"),
+        ({"question_tokens": 9}, r"kinds\.0\.lengths\.Q 9, the configuration asks for 24 now"),
         (
             {"model": "gpt2-tiny"},
             r"model\.name 'gpt2-tiny', the configuration asks for 'gpt2-standin' now \(1 more differ: model\.identity\)",
@@ -126,7 +126,16 @@ def test_the_interfaces_of_an_engine_must_agree_within_a_variant(make_job: MakeJ
 
 def test_backends_that_were_sent_other_tokens_are_named() -> None:
     def row(phase: str, tokens: str) -> dict[str, Any]:
-        keys = {"model": "m", "variant": "main", "configuration": "A1_B1", "state": "hit", "replicate": 0, "trial": 3, "step": "query"}
+        keys = {
+            "model": "m",
+            "variant": "main",
+            "configuration": "A1_B1",
+            "state": "hit",
+            "own": True,
+            "process": 0,
+            "trial": 3,
+            "step": "query",
+        }
         return dict.fromkeys(REQUESTS) | keys | {"phase": phase, "prompt_hash": tokens}
 
     check_same_prompts(as_frame([row("phase1", "x"), row("phase2", "x")]))

@@ -38,6 +38,7 @@ def make_run(values: Values, tmp_path: Path) -> MakeRun:
             "settle_ms": 0,
             "trials": 8,
             "burn_in": 1,
+            "partners": ["hit", "miss"],
             "phases": ["phase3a", "phase3b"],
             "experiments": ["main"],
             "configurations": ["A512_B256"],
@@ -46,10 +47,13 @@ def make_run(values: Values, tmp_path: Path) -> MakeRun:
         noise = np.random.default_rng(len(name))
         for cell in config.all_cells():
             job = job_of(config, cell)
-            rows = protocol.run_replicate(NullSession("slot"), job, 0, 0, lambda _: None)
+            rows = []
+            for process in range(3):
+                session = NullSession("slot", process=f"{name} {cell.path} {process}")
+                rows += protocol.run_process(session, job, process, len(rows), lambda _: None)
             for row in rows:
                 if row["ttft_ms"] is not None:
-                    row["ttft_ms"] = ttft_ms * (3 if cell.state == "miss" else 1) * (1 + 0.02 * noise.standard_normal())
+                    row["ttft_ms"] = ttft_ms * (3 if row["state"] == "miss" else 1) * (1 + 0.02 * noise.standard_normal())
             folder = tmp_path / name / "results" / "raw" / cell.path
             machine = {"cpu": "CPU A", "usable_cpus": 2, "gpus": []} | (host or {})
             record = {
@@ -72,7 +76,7 @@ def compared(one: Path, other: Path, *vary: str) -> pl.DataFrame:
 def test_the_ratio_is_that_of_the_runs_and_its_interval_holds_it(make_run: MakeRun) -> None:
     found = compared(make_run("slow"), make_run("faster", 10.0, host={"cpu": "CPU B"}), "host")
     ttft = found.filter(pl.col("metric") == "ttft_ms")
-    assert ttft.height == 4 and set(ttft["n_one"]) == {8}
+    assert ttft.height == 4 and set(ttft["n_one"]) == {2 * 3 * 8}, "as own trials and as partners"
     for row in ttft.iter_rows(named=True):
         assert row["ratio"] == pytest.approx(0.5, rel=0.03) and row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
         assert row["ratio_low"] > 0.47 and row["ratio_high"] < 0.53
@@ -114,7 +118,7 @@ def test_what_differs_must_be_declared(make_run: MakeRun, change: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"seed": 1}, "job.protocol.seed"), ({"content": "repeated"}, "job.protocol.content"), ({"model": "gpt2-tiny"}, "job.model.identity"), ({"question_tokens": 9}, "job.lengths")],
+    [({"seed": 1}, "job.protocol.seed"), ({"content": "repeated"}, "job.protocol.content"), ({"model": "gpt2-tiny"}, "job.model.identity"), ({"question_tokens": 9}, "job.kinds")],
 )  # fmt: skip
 def test_what_never_compares_is_refused_whatever_is_declared(make_run: MakeRun, change: dict[str, Any], field: str) -> None:
     one, other = make_run("one"), make_run("other", **change)

@@ -23,7 +23,18 @@ def row(step: str, **values: Any) -> dict[str, Any]:
     base: dict[str, Any] = dict.fromkeys(tables.REQUESTS)
     base |= {"phase": "phase3a", "engine": "llamacpp", "interface": "http", "configuration": "A512_B256", "state": "hit", "model": "m"}
     base |= {"sweep": "main", "variant": "main", "request_form": "tokens", "content": "fresh"}
-    base |= {"replicate": 0, "trial": 0, "burn_in": False, "order": 0, "step": step, "prompt_tokens": 10, "prompt_hash": "x"}
+    base |= {
+        "job": "phase3a/A512_B256/hit",
+        "own": True,
+        "process": 0,
+        "engine_process": "0",
+        "trial": 0,
+        "burn_in": False,
+        "order": 0,
+        "step": step,
+        "prompt_tokens": 10,
+        "prompt_hash": "x",
+    }
     base |= {"total_ms": 1.0, "token_times_ms": [], "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
     return base | values
 
@@ -33,14 +44,14 @@ def one_trial(**of_stream: Any) -> list[dict[str, Any]]:
     stream |= {"engine_prompt_ms": 22.1} | of_stream
     return [
         row("warmup", total_ms=300.0, cached_tokens=0),
-        row("query", total_ms=24.2, cached_tokens=8, evaluated_tokens=2),
+        row("query", total_ms=24.2, cached_tokens=8, evaluated_tokens=2, engine_prompt_ms=22.0),
         row("rewarm", total_ms=7.0, cached_tokens=7),
         row("stream", **stream),
     ]
 
 
 def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> None:
-    rows = protocol.run_replicate(session, job, 0, 0, lambda _: None)
+    rows = protocol.run_process(session, job, 0, 0, lambda _: None)
     cell = folder / job.cell
     machine = {"cpu": "a CPU", "usable_cpus": 2, "gpus": []} | host
     record: dict[str, Any] = {
@@ -58,7 +69,7 @@ def write_cell(folder: Path, job: Job, session: NullSession, **host: Any) -> Non
     plan.write_text(json.dumps(planned))
 
 
-FAST = {"settle_ms": 0, "trials": 3, "burn_in": 1}
+FAST = {"settle_ms": 0, "trials": 3, "burn_in": 1, "processes": 1, "partners": []}
 
 
 def run_aggregate(raw: Path, out: Path, *cells: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,10 @@ from coldprefix.measure.prompts import common_prefix
 
 
 class NullSession(Session):
-    def __init__(self, kind: Literal["slot", "pool"], block: int = 1, ttft_ms: float = 10.0, reports: bool = True) -> None:
+    def __init__(
+        self, kind: Literal["slot", "pool"], block: int = 1, ttft_ms: float = 10.0, reports: bool = True, process: str = "0"
+    ) -> None:
+        self.process = process
         self.kind = kind
         self.block = block
         self.ttft_ms = ttft_ms
@@ -23,6 +26,10 @@ class NullSession(Session):
         self.sent: list[list[int]] = []
         self.resets = 0
         self.closed = False
+
+    @property
+    def identity(self) -> str:
+        return self.process
 
     @property
     def granularity(self) -> int:

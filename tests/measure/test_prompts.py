@@ -32,7 +32,7 @@ def test_lengths_are_exact_and_tokens_ordinary(lengths: tuple[int, int, int], se
 
 
 def test_fresh_prompts_share_exactly_what_is_meant() -> None:
-    """Over all prompts of a replicate: only a hit's queries extend their own warm prompt; nothing else shares a token."""
+    """Over all prompts of a process: only a hit's queries extend their own warm prompt; nothing else shares a token."""
     for state, shared in (("hit", 768), ("miss", 0)):
         trials = [draw_trial(LENGTHS, state, 50_257, 7, 0, t, "fresh") for t in range(40)]
         for one, other in itertools.combinations(trials, 2):
@@ -44,13 +44,23 @@ def test_fresh_prompts_share_exactly_what_is_meant() -> None:
             assert common_prefix(trial.query, trial.stream) == shared
 
 
+def test_lengths_that_are_mixed_in_a_process_share_no_first_token() -> None:
+    trials = [draw_trial(Lengths(A=16, B=b, Q=24), "miss", 50_257, 7, 0, number, "fresh") for number, b in enumerate([8, 104, 904] * 12)]
+    assert len({prompt[0] for trial in trials for prompt in (trial.warm, trial.query, trial.stream)}) == 3 * len(trials)
+
+
+def test_a_cold_prompt_is_that_of_a_hit_without_a_warm_up() -> None:
+    hit, cold = (draw_trial(LENGTHS, state, 50_257, 7, 0, 4, "fresh") for state in ("hit", "cold"))
+    assert cold.query == hit.query and not cold.warm and common_prefix(cold.query, cold.stream) == 0
+
+
 def test_repeated_prompts_are_the_same_in_every_trial() -> None:
     first = draw_trial(LENGTHS, "miss", 50_257, 7, 0, 0, "repeated")
     assert draw_trial(LENGTHS, "miss", 50_257, 7, 3, 9, "repeated") == first
     assert first.query == first.stream
 
 
-def test_a_hit_and_a_miss_share_their_text_and_replicates_do_not() -> None:
+def test_a_hit_and_a_miss_of_one_number_share_their_text_and_processes_do_not() -> None:
     hit, miss = (draw_trial(LENGTHS, state, 50_257, 7, 0, 4, "fresh") for state in ("hit", "miss"))
     assert hit.warm == miss.warm and hit.query[512:] == miss.query
     assert draw_trial(LENGTHS, "hit", 50_257, 7, 1, 4, "fresh").warm != hit.warm
@@ -59,8 +69,8 @@ def test_a_hit_and_a_miss_share_their_text_and_replicates_do_not() -> None:
 
 def test_the_draw_is_the_same_on_every_machine() -> None:
     lengths = Lengths(A=3, B=2, Q=2)
-    assert draw_trial(lengths, "hit", 50_257, 1, 0, 0, "fresh").stream == [28001, 37202, 39416, 20799, 17577, 44807, 16199]
-    assert draw_trial(lengths, "miss", 50_257, 1, 0, 1, "fresh").stream == [23893, 38978, 5468, 13806]
+    assert draw_trial(lengths, "hit", 50_257, 1, 0, 0, "fresh").stream == [10240, 37202, 39416, 9658, 17577, 29156, 16199]
+    assert draw_trial(lengths, "miss", 50_257, 1, 0, 1, "fresh").stream == [38641, 38978, 28478, 13806]
 
 
 def test_too_many_trials_for_the_vocabulary_are_refused() -> None:

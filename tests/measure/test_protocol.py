@@ -21,12 +21,12 @@ from coldprefix.measure import protocol
 from coldprefix.measure.load import Load
 from coldprefix.measure.verify import intended_reuse, rejection
 
-FAST = {"settle_ms": 0, "trials": 4, "burn_in": 1}
+FAST = {"settle_ms": 0, "trials": 4, "burn_in": 1, "partners": []}
 MakeJob = Callable[..., Job]
 
 
 def run(session: NullSession, job: Job) -> list[protocol.Row]:
-    return protocol.run_replicate(session, job, 0, 0, lambda rows: None)
+    return protocol.run_process(session, job, 0, 0, lambda rows: None)
 
 
 def cached(rows: list[protocol.Row], step: str) -> set[int | None]:
@@ -110,6 +110,31 @@ def test_the_prompts_sent_are_the_same_for_all_backends(make_job: MakeJob) -> No
     assert sent[0] == sent[1]
 
 
+def test_partners_are_measured_in_the_same_process_in_a_random_order(make_job: MakeJob) -> None:
+    jobs = [make_job("phase3a", state, FAST | {"partners": ["hit", "miss", "cold"]}) for state in ("hit", "miss")]
+    found = [run(NullSession("slot"), job) for job in jobs]
+    for job, rows in zip(jobs, found, strict=True):
+        assert not any(row["rejection"] for row in rows)
+        rounds = [[row["state"] for row in rows if row["trial"] == trial and row["step"] == "query"] for trial in range(5)]
+        assert all(sorted(states) == ["cold", "hit", "miss"] for states in rounds) and len({tuple(states) for states in rounds}) > 1
+        assert {row["own"] for row in rows if row["state"] == job.state} == {True}
+        assert {row["own"] for row in rows if row["state"] != job.state} == {False}
+        assert {row["generated_tokens"] for row in rows if row["step"] == "stream" and not row["own"]} == {protocol.PARTNER_TOKENS}
+        assert [row["order"] for row in rows] == list(range(5 * (4 + 4 + 2)))
+        assert {row["step"] for row in rows if row["state"] == "cold"} == {"query", "stream"}, "nothing is warmed"
+        assert {row["cached_tokens"] for row in rows if row["state"] == "cold"} == {0}
+        first = [tuple(row["prompt_hash"] for row in rows if row["trial"] == t and row["state"] == "miss") for t in range(5)]
+        assert len(set(first)) == 5
+    hashes = [{(row["state"], row["trial"], row["step"]): row["prompt_hash"] for row in rows} for rows in found]
+    assert hashes[0] == hashes[1], "both jobs send the same text for a state"
+    assert protocol.order_of(jobs[0], 0, 0) == protocol.order_of(jobs[0], 0, 0)
+
+
+def test_repeated_prompts_have_no_partners(make_job: MakeJob) -> None:
+    """What a trial finds is what the one before has left: the history is the point."""
+    assert [kind.state for kind in make_job("phase3a", "miss", {"content": "repeated"}).kinds] == ["miss"]
+
+
 def answer(**changes: object) -> Completion:
     values: dict[str, object] = {
         "started_at": 0.0,
@@ -136,6 +161,7 @@ def answer(**changes: object) -> Completion:
         ({"evaluated_tokens": 3}, "are not the 10 sent"),
         ({"prompt_tokens": 11}, "saw a prompt of 11 tokens"),
         ({"generated_tokens": 1}, "generated 1 tokens, 2 were asked for"),
+        ({"token_times_ms": [1.0]}, "1 arrivals were seen of 2 generated tokens"),
         ({"first_chunk_tokens": 2}, "first chunk carried 2 tokens"),
         ({"first_chunk_tokens": None}, "first chunk carried None"),
     ],
@@ -158,8 +184,11 @@ def test_rejection(changes: dict[str, object], reason: str | None) -> None:
         ("rewarm", "fresh", "never", "tokens", 1, None),
     ],
 )
-def test_intended_reuse(step: str, content: str, reset: str, form: str, granularity: int, intended: int | None) -> None:
-    assert intended_reuse(step, 700, content, reset, form, granularity) == intended
+def test_intended_reuse(make_job: MakeJob, step: str, content: str, reset: str, form: str, granularity: int, intended: int | None) -> None:
+    own = make_job("phase3a", "hit", {"content": content, "reset": reset, "request_form": form}).protocol
+    assert intended_reuse(step, 700, True, own, granularity) == intended
+    if step == "query":
+        assert intended_reuse(step, 0, False, own, granularity) == (0 if content == "fresh" else None), "nothing was warmed"
 
 
 class Templated(NullSession):

@@ -46,7 +46,7 @@ def workflow() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def start(owner: int | None, log: Path, identity: str = "a", mode: str = "fine") -> Lease:
+def start(owner: int | None, log: Path, family: str = "a", mode: str = "fine", number: int = 0) -> Lease:
     """What a job does that needs a server of this kind: it finds one, or starts one."""
 
     def begin() -> server.Server:
@@ -54,7 +54,7 @@ def start(owner: int | None, log: Path, identity: str = "a", mode: str = "fine")
         STARTED.append(server.Server("fake server", command, server.clean_environment({}), log, 1.0, key_variable="FAKE_KEY", owner=owner))
         return STARTED[-1]
 
-    own = Lease(owner, identity, begin)
+    own = Lease(owner, family, number, begin)
     Client(own.server, 5.0).wait_healthy(10)
     return own
 
@@ -63,14 +63,14 @@ class NoneFoundError(Exception):
     """The next job would start a server of its own."""
 
 
-def find(owner: int, identity: str) -> server.Server | None:
+def find(owner: int, family: str, number: int = 0) -> server.Server | None:
     """The server that the next job of this kind would get, after what it ends; None if it would start one."""
 
     def begin() -> server.Server:
         raise NoneFoundError
 
     try:
-        return Lease(owner, identity, begin).server
+        return Lease(owner, family, number, begin).server
     except NoneFoundError:
         return None
 
@@ -114,6 +114,18 @@ def test_another_kind_of_server_is_ended(workflow: subprocess.Popen[bytes], tmp_
     assert find(workflow.pid, "b") is None
     STARTED[-1].process.wait(10)
     assert gone(pids)
+
+
+def test_free_ones_of_its_family_stay_and_are_told_apart(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    first = start(workflow.pid, tmp_path / "log")
+    first.give_back()
+    second = start(workflow.pid, tmp_path / "log1", number=1)
+    assert not second.adopted and not gone(first.server.process_ids())
+    second.take("a job that was killed")
+    found = find(workflow.pid, "a")
+    assert found is not None and found.folder == first.server.folder
+    STARTED[-1].process.wait(10)
+    assert gone([second.server.pid]), "nobody knows what it is doing"
 
 
 def test_the_servers_of_another_run_are_left_alone(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
@@ -227,7 +239,7 @@ def test_a_foreign_record_is_not_believed(workflow: subprocess.Popen[bytes], tmp
     for name, text in {"junk": "{", "list": "[]", "old": '{"identity": "a"}'}.items():
         (tmp_path / f"coldprefix-{name}").mkdir()
         (tmp_path / f"coldprefix-{name}" / lease.RECORD).write_text(text)
-    record = lease.Record("a", SYSTEM, workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
+    record = lease.Record("a", 0, SYSTEM, workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
     (tmp_path / "coldprefix-dead").mkdir()
     lease._write(tmp_path / "coldprefix-dead", record)
     assert find(workflow.pid, "a") is None

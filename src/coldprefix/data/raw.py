@@ -88,8 +88,12 @@ def read_cell(folder: Path, cell: str, record: Mapping[str, Any]) -> pl.DataFram
         )
     frame = read_requests(path)
     found = frame["job"].unique().to_list()
-    if found != [cell]:
-        raise ColdprefixError(f"{path} holds {found}, not the cell {cell}: has it been moved or edited?")
+    kinds = {(kind["configuration"], kind["state"]) for kind in record["job"]["kinds"]}
+    strange = set(frame.select("configuration", "state").unique().rows()) - kinds
+    if found != [cell] or strange or set(frame.filter("own")["state"]) != {record["job"]["state"]}:
+        raise ColdprefixError(
+            f"{path} holds {found} with other trials than its record says, not the cell {cell}: has it been moved or edited?"
+        )
     return frame
 
 
