@@ -36,6 +36,8 @@ experiments: [main]
 phases: [phase3a]
 configurations: [A64_B64]
 question_tokens: 8
+processes: 1
+partners: []
 trials: {TRIALS}
 burn_in: 0
 settle_ms: 5

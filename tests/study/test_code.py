@@ -14,7 +14,7 @@ from conftest import ROOT
 from coldprefix.study import code, registry
 
 PACKAGE = ROOT / "src" / "coldprefix"
-CELL = {"engine": "llamacpp", "state": "miss"}
+CELL = {"engine": "llamacpp", "states": "miss"}
 
 
 # --- what is said, not how ----------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ ENGINES = {"measure", "aggregate", "check_claims", "plot", "build_report", "comp
         ("engines/chatml.jinja", "im_start", "im_end", ENGINES),
         ("engines/llamacpp/server.py", '"--cache-reuse", "0"', '"--cache-reuse", "1"', ENGINES),
         ("measure/edits/miss.py", "b + q", "q + b", {"measure", "time_peers", "check_claims"}),
-        ("analysis/statistics.py", "RESAMPLES = 9999", "RESAMPLES = 99", set(code.PROGRAMS) - {"measure"}),
+        ("analysis/statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9", set(code.PROGRAMS) - {"measure"}),
         ("figures/style.py", "GROUP = 0.76", "GROUP = 0.7", {"plot", "build_report", "compare_runs"}),
     ],
 )
@@ -151,7 +151,7 @@ def imports(file: Path) -> frozenset[Path]:
 def by_name(file: Path, names: dict[str, str]) -> set[Path]:
     """What a file imports by a name that it is told: the engine and the edit of a cell, or all that the registry lists."""
     engines = [names["engine"]] if "engine" in names else registry.ENGINES
-    edits = [names["state"]] if "state" in names else registry.EDITS
+    edits = names["states"].split(",") if "states" in names else registry.EDITS
     own = {
         "engines/contract.py": [f"coldprefix.engines.{engine}.engine" for engine in engines],
         "measure/edits/__init__.py": [f"coldprefix.measure.edits.{edit}" for edit in edits],
@@ -183,7 +183,11 @@ def reached(program: str, names: dict[str, str]) -> dict[Path, list[str]]:
 def jobs() -> Iterator[tuple[str, dict[str, str]]]:
     for program in code.PROGRAMS:
         if program == "measure":
-            yield from (("measure", {"engine": engine, "state": state}) for engine in registry.ENGINES for state in registry.EDITS)
+            yield from (
+                ("measure", {"engine": engine, "states": state})
+                for engine in registry.ENGINES
+                for state in (*registry.EDITS, "hit,miss,cold")
+            )
         elif program in ("time_peers", "compare_peers"):  # misses of llama.cpp
             yield program, CELL
         else:
@@ -207,7 +211,7 @@ def test_the_imports_are_followed_where_they_lead() -> None:
 
 @pytest.mark.parametrize(("engine", "other"), [("vllm", "llamacpp"), ("llamacpp", "vllm")])
 def test_of_another_engine_nothing_is_covered(engine: str, other: str) -> None:
-    folders = {path.relative_to(PACKAGE).as_posix().rpartition("/")[0] for path in code.covered("measure", engine=engine, state="hit")}
+    folders = {path.relative_to(PACKAGE).as_posix().rpartition("/")[0] for path in code.covered("measure", engine=engine, states="hit")}
     assert f"engines/{engine}" in folders and not any(folder.startswith(f"engines/{other}") for folder in folders)
 
 

@@ -18,7 +18,7 @@ from coldprefix.study.config import Config
 def test_the_repository_s_own_configuration_is_valid_and_has_24_cells_and_sweeps(config: Config) -> None:
     assert sum(cell.sweep == "main" for cell in config.all_cells()) == 24
     sweeps = Counter(cell.sweep for cell in config.all_cells())
-    assert sweeps == {"main": 24, "scaling": 36, "batch_size": 10, "confound": 8, "host_tier": 4, "request_form": 12, "slots": 3}
+    assert sweeps == {"main": 24, "scaling": 4, "batch_size": 10, "confound": 8, "host_tier": 4, "request_form": 12, "slots": 3}
     assert config.model_of("phase1") == "gpt2-standin"
 
 
@@ -32,6 +32,9 @@ BAD: list[tuple[Values, str]] = [
     ({"trials": "many"}, "trials: 'many'"),
     ({"trials": 0}, "trials: 0: should be greater than or equal to 1"),
     ({"trials": 2.5}, "trials: 2.5"),
+    ({"processes": 0}, "processes: 0: should be greater than or equal to 1"),
+    ({"partners": "hit,mis"}, "partners: there is no state 'mis' (did you mean 'miss'?)"),
+    ({"sweeps.scaling.partners": ["warm"]}, "sweeps.scaling.partners: there is no state 'warm'"),
     ({"max_rejected": 1.5}, "max_rejected: 1.5"),
     ({"timeout_s": float("nan")}, "timeout_s"),
     ({"vllm.block_tokens": 17}, "vllm.block_tokens: 17 is not"),
@@ -111,17 +114,17 @@ def test_a_bad_value_is_refused_with_its_path_and_a_correction(values: Values, c
 @pytest.mark.parametrize(
     ("trials", "message"),
     [
-        ({"min": 9, "max": 7, "precision": 0.1}, "  trials.min: 9 is more than max (7)"),
-        ({"min": 3, "max": 7, "precision": 0.1}, "  trials.min: 3: should be greater than or equal to 6"),
-        ({"min": 6, "max": 7, "precison": 0.1}, "  trials.precison: there is no such key (did you mean 'precision'?)"),
-        ({"min": 6, "max": 7, "precision": 5}, "  trials.precision: 5: should be less than 1"),
-        (0, "  trials: 0: should be greater than or equal to 1"),
-        ("many", "  trials: 'many': should be a valid integer"),
+        ({"min": 9, "max": 7, "precision": 0.1}, "  processes.min: 9 is more than max (7)"),
+        ({"min": 2, "max": 7, "precision": 0.1}, "  processes.min: 2: should be greater than or equal to 3"),
+        ({"min": 6, "max": 7, "precison": 0.1}, "  processes.precison: there is no such key (did you mean 'precision'?)"),
+        ({"min": 6, "max": 7, "precision": 5}, "  processes.precision: 5: should be less than 1"),
+        (0, "  processes: 0: should be greater than or equal to 1"),
+        ("many", "  processes: 'many': should be a valid integer"),
     ],
 )
 def test_a_wrong_stopping_rule_is_named_by_its_own_key(values: Values, trials: Any, message: str) -> None:
     with pytest.raises(ColdprefixError) as caught:
-        parse(with_values(values, {"trials": trials}))
+        parse(with_values(values, {"processes": trials}))
     assert message in str(caught.value) and "function-after" not in str(caught.value)
 
 

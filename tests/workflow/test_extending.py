@@ -27,7 +27,9 @@ phases: [phase4, phase3b]
 states: [hit, miss, prepend]
 configurations: [A64_B32]
 question_tokens: 8
-trials: 6
+processes: 3
+trials: 2
+partners: [hit]
 burn_in: 0
 settle_ms: 0
 stream_tokens: 4

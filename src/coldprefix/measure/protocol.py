@@ -18,6 +18,7 @@ from coldprefix.measure.prompts import TrialPrompts, common_prefix, draw_trial, 
 from coldprefix.measure.verify import intended_reuse, rejection
 
 Row = dict[str, Any]
+STRIDE = 16  # numbers of prompts in a round: what a job's own trials are sent does not depend on which partners it has
 PARTNER_TOKENS = 2  # that a partner's streaming query generates: it is there for its time to first token
 
 
@@ -96,12 +97,11 @@ def run_process(
     keys: Row = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "sweep": job.sweep, "variant": job.variant}
     keys |= {"model": job.model.name, "job": job.cell, "process": process, "engine_process": session.identity}
     protocol = job.protocol
-    # The same text for a kind whichever job measures it.
-    numbered = sorted(range(len(job.kinds)), key=lambda place: (job.kinds[place].configuration, job.kinds[place].state))
+    stride = max(STRIDE, len(job.kinds))
     for trial in range(protocol.burn_in + protocol.trials):
         for place in order_of(job, process, trial):
             kind = job.kinds[place]
-            number = trial * len(job.kinds) + numbered.index(place)
+            number = trial * stride + place
             prompts = draw_trial(kind.lengths, kind.state, job.model.vocabulary, protocol.seed, process, number, protocol.content)
             own = is_own(job, kind)
             done = run_trial(session, prompts, job, protocol.stream_tokens if own else PARTNER_TOKENS)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from coldprefix.measure.edits import Edit
-from coldprefix.measure.edits.hit import append_question
+from coldprefix.measure.edits import Edit, Tokens
+
+
+def append_question(a: Tokens, b: Tokens, q: Tokens) -> Tokens:
+    """[A, B, Q], as of a hit"""
+    return a + b + q
+
 
 EDIT = Edit(append_question, "query [A, B, Q], of which nothing is cached", "#CC79A7", "....", warmed=False)
