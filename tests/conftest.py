@@ -74,6 +74,7 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers: tests that use the same run go to the same one, the others file by file; the longest first."""
     groups = ("pipeline", "faults")
