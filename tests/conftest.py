@@ -74,5 +74,16 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers: tests that use the same run go to the same one, the others file by file; the longest first."""
+    groups = ("pipeline", "faults")
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("pipeline" if "watched" in fixtures else folder if folder == "faults" else item.path.name))
+    items.sort(key=lambda item: groups.index(g) if (g := item.get_closest_marker("xdist_group").args[0]) in groups else len(groups))  # type: ignore[union-attr]
+
+
 def pytest_sessionfinish() -> None:
     fault_table.write()

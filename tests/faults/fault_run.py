@@ -55,6 +55,7 @@ SOON = ["--config", "timeout_s=5", "start_timeout_s=5"]  # for a server that han
 TARGET = "results/summary.txt"
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 T = TypeVar("T")
+PATIENCE_S = 600.0  # with what comes before a fault: another run may have the machine
 ENDS_WITHIN_S = 20.0  # of a fault, for a job that waits at most timeout_s for an answer, and its server's last 5 s
 
 
@@ -100,11 +101,22 @@ def until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
     raise AssertionError(f"waited {timeout_s} s for {what}")
 
 
+def shared_memory() -> set[str]:
+    """Names in /dev/shm that no living process has mapped: those are in use, maybe by another run."""
+    used = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            used |= set(re.findall(r"/dev/shm/\S+", maps.read_text()))
+        except OSError:  # it has ended
+            pass
+    return {str(p) for p in Path("/dev/shm").iterdir()} - used
+
+
 def traces(tmp: Path) -> set[str]:
     """What a run may leave outside its folder: in its own temporary folder, and in shared memory."""
     # Snakemake, where it is killed, leaves an empty folder of its own.
     found = {str(p) for p in tmp.iterdir() if not (p.name.startswith("snakemake") and not list(p.rglob("*")))}
-    found |= {str(p) for p in Path("/dev/shm").iterdir()}
+    found |= shared_memory()
     return found | {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if f" {tmp}/" in line}
 
 
@@ -182,7 +194,7 @@ class Run:
         self, trial: int, step: str, spoil: Callable[[bytes], bytes] | None = None, act: Callable[[], object] | None = None
     ) -> Proxy:
         """Put a proxy before the server, to do something at this step of this trial and later."""
-        path = until(lambda: next(iter(tampering.sockets(self.tmp)), None), 120, "a server's socket")
+        path = until(lambda: next(iter(tampering.sockets(self.tmp)), None), PATIENCE_S, "a server's socket")
         proxy = Proxy(path, request_number(trial, step), spoil, act)
         self.proxies.append(proxy)
         return proxy
@@ -209,20 +221,28 @@ class Run:
     def wait_for_second_cell(self) -> psutil.Process:
         """The engine of the cell that is missing, well inside its trials."""
         assert len(self.finished()) == 1
-        found = until(self.engine, 60, "the second cell's engine")
-        until(lambda: found.cpu_times().user + found.cpu_times().system > 0.25, 60, "the second cell's trials")
+        found = until(self.engine, PATIENCE_S, "the second cell's engine")
+        until(lambda: found.cpu_times().user + found.cpu_times().system > 0.25, PATIENCE_S, "the second cell's trials")
         return found
 
     # --- and what must be so ---
 
     def fails(
-        self, section: str, fault: str, message: str, within_s: float = ENDS_WITHIN_S, began: float | None = None, snakemakes: str = ""
+        self,
+        section: str,
+        fault: str,
+        message: str,
+        within_s: float = ENDS_WITHIN_S,
+        began: float | None = None,
+        snakemakes: str = "",
+        repairs: bool = True,
     ) -> None:
         """The run ends soon, with an exit code, one message and nothing left; the next run does the rest and no more.
 
         Args:
             message: pattern of our message; "" where nobody of ours is left to say anything.
             snakemakes: pattern of a line of Snakemake's, which then is shown instead.
+            repairs: start that next run; it is the same after most faults.
         """
         began = began if began is not None else time.monotonic()
         assert self.process is not None
@@ -247,7 +267,8 @@ class Run:
         assert seconds <= within_s, f"{fault}: {seconds:.1f} s, {within_s} s allowed"
         left = self.left()
         assert not left, left
-        self.repairs(section, fault, shown, seconds, within_s)
+        if repairs:
+            self.repairs(section, fault, shown, seconds, within_s)
 
     def repairs(self, section: str, fault: str, shown: str, seconds: float, within_s: float) -> None:
         """The next run measures exactly what is missing, and finished cells keep their bytes."""
@@ -293,9 +314,9 @@ def set_up(folder: Path, config: str, phase: str) -> Path:
     """A folder in which everything is set up and, but for vLLM, the first cell measured."""
     (folder / "my.yaml").write_text(config.replace("phase3a", phase))
     engine = "vllm-cpu" if phase in ("phase1", "phase2") else "llamacpp"
-    files = ["results/preflight/agreed.json", f"results/setup/environments/{engine}.json", "results/setup/models/gpt2-tiny.json"]
+    files = [f"results/setup/environments/{engine}.json", "results/setup/models/gpt2-tiny.json"]
     if engine == "llamacpp":  # vLLM would be started once more for that
-        files += ["results/setup/gguf/gpt2-tiny.json", f"results/raw/{phase}/{CELLS[0]}/requests.parquet"]
+        files += ["results/preflight/agreed.json", "results/setup/gguf/gpt2-tiny.json", f"results/raw/{phase}/{CELLS[0]}/requests.parquet"]
     done = subprocess.run(command(folder, *files), capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder

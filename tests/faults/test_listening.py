@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_run import Run, belonging, cmdline, status_without_key
+from fault_run import PATIENCE_S, Run, belonging, cmdline, status_without_key
 
 from coldprefix.engines.vllm.arguments import environment
 from coldprefix.job import Job
@@ -31,7 +31,7 @@ def test_a_running_server_listens_to_nobody_else_and_its_key_is_told_to_nobody(r
     path = next(part for part in cmdline(engine) if part.endswith("engine.sock"))
     assert Path(path).parent.stat().st_mode & 0o077 == 0
     assert status_without_key(path, "/completion") == 401
-    assert run.process is not None and run.process.wait(240) == 0
+    assert run.process is not None and run.process.wait(PATIENCE_S) == 0
     assert not [p for p in run.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
 
 
@@ -43,7 +43,7 @@ def test_a_token_is_in_no_file_and_a_strange_folder_is_no_command(template: Path
     shutil.copytree(template, folder)
     own = Run(folder)
     own.start("--config", "states=miss")
-    assert own.process is not None and own.process.wait(240) == 0, own.output()[-3000:]
+    assert own.process is not None and own.process.wait(PATIENCE_S) == 0, own.output()[-3000:]
     assert (own.cell(own.cells[1]) / "requests.parquet").exists() and not list(tmp_path.rglob("broken"))
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert len(files) > 20 and not [p for p in files if token.encode() in p.read_bytes()]

@@ -18,7 +18,7 @@ import polars as pl
 import psutil
 import pytest
 from conftest import ROOT
-from fault_run import FOUR, FOUR_CELLS, TARGET, Run, measured, until
+from fault_run import FOUR, FOUR_CELLS, PATIENCE_S, TARGET, Run, measured, until
 
 from coldprefix.data.parquet import read_requests
 
@@ -79,7 +79,7 @@ def test_memory_runs_out(request: pytest.FixtureRequest, which: str) -> None:
     own: Run = request.getfixturevalue("run" if which == "phase3a" else "python_run")
     own.start()
     log = own.folder / f"results/logs/{which}/{own.cells[1]}.log"  # the binding writes to it right before it loads the model
-    process = until(own.engine if which == "phase3a" else lambda: own.program("measure.py") if log.exists() else None, 60, "it")
+    process = until(own.engine if which == "phase3a" else lambda: own.program("measure.py") if log.exists() else None, PATIENCE_S, "it")
     process.rlimit(psutil.RLIMIT_DATA, (60 << 20, resource.RLIM_INFINITY))
     engine = "llama-server" if which == "phase3a" else "llama-cpp-python"
     own.fails(MACHINE, f"a limit of 60 MiB on the process of {engine}", rf"{which}/\S+: .*(memory|cannot load|exited|ended).*log", 30)
@@ -94,10 +94,10 @@ def test_the_clock_jumps(run: Run, tmp_path: Path) -> None:
     run.start(*FOUR, LD_PRELOAD=str(library), CLOCK_JUMP=str(offset))
     for seconds in (-3600, 7200):
         before = len(run.finished())
-        until(lambda before=before: run.engine() if len(run.finished()) > before else None, 60, "the next cell")  # type: ignore[misc]
+        until(lambda before=before: run.engine() if len(run.finished()) > before else None, PATIENCE_S, "the next cell")  # type: ignore[misc]
         with open(offset, "r+b") as file:
             file.write(struct.pack("q", seconds))
-    assert run.process is not None and run.process.wait(240) == 0, run.output()[-3000:]
+    assert run.process is not None and run.process.wait(PATIENCE_S) == 0, run.output()[-3000:]
     run.check_results()
     frames = [read_requests(run.cell(cell) / "requests.parquet") for cell in run.cells]
     starts = pl.concat(frames)["started_at"].dt.epoch("s").to_list()
@@ -126,7 +126,7 @@ def test_two_runs_in_one_folder(run: Run) -> None:
     assert dry.returncode == 0
     output = second.stdout + second.stderr
     assert second.returncode != 0 and "cannot be locked" in output
-    assert run.process is not None and run.process.wait(240) == 0
+    assert run.process is not None and run.process.wait(PATIENCE_S) == 0
     run.check_results()
     shown = re.search(r"^.*cannot be locked.*$", output, re.M)
     fault_table.record(
@@ -140,7 +140,7 @@ def test_two_runs_in_two_folders_measure_one_after_the_other(run: Run, template:
     other.start()
     run.start()
     for each in (run, other):
-        assert each.process is not None and each.process.wait(240) == 0, each.output()[-2000:]
+        assert each.process is not None and each.process.wait(PATIENCE_S) == 0, each.output()[-2000:]
         each.check_results()
     frames = [read_requests(each.cell(each.cells[1]) / "requests.parquet") for each in (run, other)]
     ends = pl.col("started_at") + pl.duration(microseconds=1e3 * pl.col("total_ms"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fault_table
 import pytest
-from fault_run import FOUR, FOUR_CELLS, Run, belonging, cmdline, measured, until
+from fault_run import FOUR, FOUR_CELLS, PATIENCE_S, Run, belonging, cmdline, measured, until
 
 pytestmark = pytest.mark.engine
 
@@ -60,7 +60,7 @@ def test_snakemake_is_killed_when_a_cell_is_whole_and_not_yet_noted(run: Run, fo
     run.wait_for_second_cell()
     assert run.process is not None
     run.process.send_signal(signal.SIGSTOP)
-    until(lambda: len(run.finished()) == 2, 60, "the second cell")
+    until(lambda: len(run.finished()) == 2, PATIENCE_S, "the second cell")
     run.process.kill()
     assert run.process.wait() != 0
     until(lambda: not belonging(run.folder), 10, "the end of all")
@@ -86,7 +86,7 @@ def test_a_cell_of_another_configuration_is_refused_although_nobody_noted_it(run
     run.wait_for_second_cell()
     assert run.process is not None
     run.process.send_signal(signal.SIGSTOP)
-    until(lambda: len(run.finished()) == 2, 60, "the second cell")
+    until(lambda: len(run.finished()) == 2, PATIENCE_S, "the second cell")
     run.process.kill()
     run.process.wait()
     until(lambda: not belonging(run.folder), 10, "the end of all")
@@ -105,9 +105,9 @@ WALL = 0x40000000  # waitpid for threads, too
 def test_an_engine_inside_the_job_hangs(python_run: Run) -> None:
     """One of its computing threads is stopped for ever; the others wait for it. Nothing in the process is told that."""
     python_run.start("--config", "trials=500", "timeout_s=5")  # time enough to find that thread
-    job = until(lambda: python_run.program("measure.py"), 60, "the first cell")
+    job = until(lambda: python_run.program("measure.py"), PATIENCE_S, "the first cell")
     log = python_run.folder / cmdline(job)[cmdline(job).index("--log") + 1]
-    until(lambda: log.exists() and "sched_reserve: reserve took" in log.read_text(), 60, "the engine")
+    until(lambda: log.exists() and "sched_reserve: reserve took" in log.read_text(), PATIENCE_S, "the engine")
     seen: Counter[int] = Counter()
 
     def computing() -> int | None:
@@ -117,7 +117,7 @@ def test_an_engine_inside_the_job_hangs(python_run: Run) -> None:
                 seen[int(task.name)] += 1
         return next((number for number, times in seen.items() if times >= 5), None)
 
-    thread = until(computing, 60, "a computing thread")
+    thread = until(computing, PATIENCE_S, "a computing thread")
     began = time.monotonic()
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.ptrace(PTRACE_ATTACH, thread, 0, 0) == 0, os.strerror(ctypes.get_errno())
@@ -141,7 +141,7 @@ def test_a_converter_does_not_outlive_snakemake(run: Run) -> None:
     for file in [*run.folder.glob("models/*.gguf"), *run.folder.glob("models/*.json")]:
         file.unlink()
     run.start()
-    until(lambda: run.program("convert_hf_to_gguf.py"), 60, "the converter")
+    until(lambda: run.program("convert_hf_to_gguf.py"), PATIENCE_S, "the converter")
     assert run.process is not None
     run.process.kill()
     run.fails(OURS, "SIGKILL to Snakemake while the model is converted", "in_environment.py: ended by SIGTERM; nothing of it is kept")

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import tampering
-from fault_run import SOON, TRIALS, Run, until
+from fault_run import PATIENCE_S, SOON, TRIALS, Run, until
 
 pytestmark = pytest.mark.engine
 
@@ -23,7 +23,7 @@ def ended_by(how: signal.Signals, doing: str) -> str:
 @pytest.mark.parametrize("how", KILLS)
 def test_the_server_is_killed_before_it_is_ready(run: Run, how: signal.Signals) -> None:
     run.start()
-    until(run.engine, 60, "an engine").send_signal(how)
+    until(run.engine, PATIENCE_S, "an engine").send_signal(how)
     run.fails(ENGINE, f"{how.name} before it is ready", ended_by(how, "starting"))
 
 
@@ -32,20 +32,20 @@ def test_the_server_is_killed_before_it_is_ready(run: Run, how: signal.Signals) 
 def test_the_server_is_killed_while_it_answers(run: Run, how: signal.Signals, step: str, what: str) -> None:
     run.start()
     proxy = run.tamper(4, step, act=lambda: run.working("llama-server").send_signal(how))
-    until(lambda: proxy.acted_at, 60, "the fault")
+    until(lambda: proxy.acted_at, PATIENCE_S, "the fault")
     run.fails(ENGINE, f"{how.name} {what}", ended_by(how, "answering a request"), began=proxy.acted_at)
 
 
 def test_the_server_hangs_before_it_is_ready(run: Run) -> None:
     run.start(*SOON)
-    until(run.engine, 60, "an engine").suspend()
+    until(run.engine, PATIENCE_S, "an engine").suspend()
     run.fails(ENGINE, "SIGSTOP before it is ready (`start_timeout_s: 5`)", r"phase3a/\S+: llama-server was not ready after 5 s.*\.log")
 
 
 def test_the_server_hangs(run: Run) -> None:
     run.start(*SOON)
     proxy = run.tamper(4, "stream", act=lambda: run.working("llama-server").suspend())
-    until(lambda: proxy.acted_at, 60, "the fault")
+    until(lambda: proxy.acted_at, PATIENCE_S, "the fault")
     message = r"phase3a/\S+: llama-server gave no complete answer within 5 s \(timeout_s\).*\.log"
     run.fails(ENGINE, "SIGSTOP in mid-stream", message, began=proxy.acted_at)
 
@@ -54,7 +54,7 @@ def test_the_server_s_supervisor_is_killed(run: Run) -> None:
     """The process that would end the server; the kernel then ends the server itself."""
     run.start()
     proxy = run.tamper(4, "stream", act=lambda: run.working("llama-server").parents()[0].kill())
-    until(lambda: proxy.acted_at, 60, "the fault")
+    until(lambda: proxy.acted_at, PATIENCE_S, "the fault")
     run.fails(
         ENGINE,
         "SIGKILL to its supervisor",
@@ -79,7 +79,7 @@ ANSWERS = [
 def test_spoilt_answers(run: Run, mode: str, message: str) -> None:
     run.start()
     proxy = run.tamper(1, "stream", spoil=tampering.SPOILT[mode])
-    until(lambda: proxy.acted_at, 60, "the fault")
+    until(lambda: proxy.acted_at, PATIENCE_S, "the fault")
     run.fails("The server's answers (the real server's, spoilt on their way)", mode, rf"phase3a/\S+: .*{message}", began=proxy.acted_at)
     assert len(list(run.folder.rglob("requests.rejected.parquet"))) == mode.endswith("counts"), "rejected rows are kept, named so"
 
@@ -89,8 +89,8 @@ def test_spoilt_answers_end_the_cell_s_program(run: Run, mode: str, message: str
     """As above without the workflow around it, which is the same for all of them."""
     run.program_alone()
     proxy = run.tamper(1, "stream", spoil=tampering.SPOILT[mode])
-    until(lambda: proxy.acted_at, 60, "the fault")
-    assert run.process is not None and run.process.wait(60) == 1
+    until(lambda: proxy.acted_at, PATIENCE_S, "the fault")
+    assert run.process is not None and run.process.wait(PATIENCE_S) == 1
     proxy.close()
     assert len(run.messages()) == 1 and re.search(rf"phase3a/\S+: .*{message}", run.messages()[0], re.S), run.output()
     assert len(list(run.folder.rglob("requests.rejected.parquet"))) == mode.endswith("counts") and len(run.finished()) == 1

@@ -30,16 +30,12 @@ peer_rounds: 3
 max_rejected: 0.5
 configurations: [A256_B128]
 question_tokens: 8
-experiments: [main, forms, resets, again, host_tier, slots]
+experiments: [main, text, chat, resets, again, host_tier, slots]
 sweeps:
-  forms:
-    phases: [phase1, phase3a]
-    configurations: [A384_B256]
-    states: [hit, miss]
-    stream_tokens: 4
-    variants: {text: {request_form: text}, chat: {request_form: chat}}
+  text: {phases: [phase3a], configurations: [A384_B256], states: [hit], stream_tokens: 4, request_form: text}
+  chat: {phases: [phase1, phase3a], configurations: [A384_B256], states: [hit, miss], stream_tokens: 4, request_form: chat}
   resets:                        # repeated prompts, so that only the reset can make a warm-up cold
-    {phases: [phase2, phase3a, phase3b], configurations: [A256_B128], states: [hit], content: repeated, reset: trial}
+    {phases: [phase2, phase3b], configurations: [A256_B128], states: [hit], content: repeated, reset: trial}
   again:                         # repeated misses, which stay misses in a single slot
     {phases: [phase3b], configurations: [A256_B128], states: [miss], content: repeated}
   host_tier: {trials: 4, stream_tokens: 2}

@@ -94,13 +94,13 @@ def test_touched_and_deleted_files_measure_nothing(finished: Path, again: Run) -
         shutil.move(finished / "models.away", finished / "models")
 
 
-def test_making_the_model_or_the_engine_again_measures_nothing(finished: Path, again: Run) -> None:
-    before = contents(finished, "results/raw/**/*.parquet")
-    done = again("--forcerun", "model", "gguf", "environment")
+def test_making_the_model_or_the_engine_again_measures_nothing(spare: Path, in_spare: Run) -> None:
+    before = contents(spare, "results/raw/**/*.parquet")
+    done = in_spare("results/summary.txt", "--forcerun", "model", "gguf", "environment")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert contents(finished, "results/raw/**/*.parquet") == before
+    assert contents(spare, "results/raw/**/*.parquet") == before
     assert not any(jobs(done)[phase] for phase in PHASES)
-    assert nothing(again("-n"))
+    assert nothing(in_spare("results/summary.txt", "-n"))
 
 
 @pytest.fixture(scope="module")
