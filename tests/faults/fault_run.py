@@ -184,6 +184,11 @@ class Run:
     def program(self, name: str) -> psutil.Process | None:
         return next((p for p in belonging(self.folder) if any(part.endswith(name) for part in cmdline(p)[:3])), None)
 
+    def child(self) -> psutil.Process | None:
+        """The process of its own that an engine inside the measuring program gets."""
+        found = (p for p in belonging(self.folder) if "--hand-over" in cmdline(p) and any(x.endswith("measure.py") for x in cmdline(p)[:3]))
+        return next(found, None)
+
     def working(self, what: str) -> psutil.Process:
         """The engine, or "EngineCore" of vLLM, which must be there."""
         found = [p for p in belonging(self.folder) if name_of(p) == what or f"VLLM::{what}" in " ".join(cmdline(p))]

@@ -79,7 +79,7 @@ def test_memory_runs_out(request: pytest.FixtureRequest, which: str) -> None:
     own: Run = request.getfixturevalue("run" if which == "phase3a" else "python_run")
     own.start()
     log = own.folder / f"results/logs/{which}/{own.cells[1]}.log"  # the binding writes to it right before it loads the model
-    process = until(own.engine if which == "phase3a" else lambda: own.program("measure.py") if log.exists() else None, PATIENCE_S, "it")
+    process = until(own.engine if which == "phase3a" else lambda: own.child() if log.exists() else None, PATIENCE_S, "it")
     process.rlimit(psutil.RLIMIT_DATA, (60 << 20, resource.RLIM_INFINITY))
     engine = "llama-server" if which == "phase3a" else "llama-cpp-python"
     own.fails(MACHINE, f"a limit of 60 MiB on the process of {engine}", rf"{which}/\S+: .*(memory|cannot load|exited|ended).*log", 30)

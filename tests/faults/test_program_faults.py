@@ -93,9 +93,21 @@ def test_a_cell_of_another_configuration_is_refused_although_nobody_noted_it(run
     done = run.again("--config", "question_tokens=9")
     output = done.stdout + done.stderr
     assert done.returncode != 0 and measured(output, "phase3a") == 1, "the noted one is measured again"
-    said = re.search(r"^coldprefix: (phase3a/\S+ was measured with lengths\.Q 8, the configuration asks for 9 now.*)$", output, re.M)
+    said = re.search(
+        r"^coldprefix: (phase3a/\S+ was measured with kinds\.0\.lengths\.Q 8, the configuration asks for 9 now.*)$", output, re.M
+    )
     assert said, output[-3000:]
     fault_table.record(OURS, "the same, then another configuration", said[1], "nothing", "measures the other cell, then says this")
+
+
+def test_the_process_of_an_engine_inside_the_job_is_killed(python_run: Run) -> None:
+    """The program that measures has a process for each of its engine's, which crashes with it."""
+    python_run.start()
+    log = python_run.folder / f"results/logs/phase3b/{python_run.cells[1]}.log"
+    child = until(lambda: python_run.child() if log.exists() else None, PATIENCE_S, "the engine's process")
+    child.kill()
+    message = r"phase3b/\S+: the engine's process was ended by signal 9 \(SIGKILL\).*\.log"
+    python_run.fails(OURS, "SIGKILL to the process of llama-cpp-python", message)
 
 
 PTRACE_ATTACH = 16
@@ -105,7 +117,7 @@ WALL = 0x40000000  # waitpid for threads, too
 def test_an_engine_inside_the_job_hangs(python_run: Run) -> None:
     """One of its computing threads is stopped for ever; the others wait for it. Nothing in the process is told that."""
     python_run.start("--config", "trials=500", "timeout_s=5")  # time enough to find that thread
-    job = until(lambda: python_run.program("measure.py"), PATIENCE_S, "the first cell")
+    job = until(python_run.child, PATIENCE_S, "the first cell")
     log = python_run.folder / cmdline(job)[cmdline(job).index("--log") + 1]
     until(lambda: log.exists() and "sched_reserve: reserve took" in log.read_text(), PATIENCE_S, "the engine")
     seen: Counter[int] = Counter()

@@ -160,7 +160,9 @@ def test_old_cells_under_a_new_configuration_are_refused(spare: Path, in_spare: 
     done = in_spare("--cores", "2", "results/summary.txt", *([] if how == ["--touch"] else how), *change)
     assert done.returncode != 0
     assert re.search(
-        r"^coldprefix: phase\w+/A256_B128/hit was measured with lengths\.Q 8, the configuration asks for 9 now", output(done), re.M
+        r"^coldprefix: phase\w+/A256_B128/hit was measured with kinds\.0\.lengths\.Q 8, the configuration asks for 9 now",
+        output(done),
+        re.M,
     )
     assert jobs(done).keys() <= {"aggregate", "total"}
 
