@@ -7,7 +7,7 @@ and digests of the code and of the engine's build. `study/plan.py` makes jobs of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -155,6 +155,14 @@ class Job(Strict):
     def digest(self) -> str:
         """Of what decides its numbers. Patience does not: raising it after a time-out measures what is missing, not every cell."""
         return sha256_of(json.dumps(_decisive(self.model_dump(mode="json")), sort_keys=True).encode())[:32]
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Leading tokens that two prompts share."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))
 
 
 def cell_of(job: Mapping[str, Any]) -> Cell:

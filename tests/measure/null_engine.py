@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from coldprefix.engines.contract import Completion, Session
-from coldprefix.measure.prompts import common_prefix
+from coldprefix.job import common_prefix
 
 
 class NullSession(Session):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.job import Lengths
-from coldprefix.measure.prompts import common_prefix, draw_trial, token_range
+from coldprefix.job import Lengths, common_prefix
+from coldprefix.measure.prompts import draw_trial, token_range
 
 LENGTHS = Lengths(A=512, B=256, Q=24)
 

@@ -34,6 +34,8 @@ class Completion:
         prompt_tokens: length of the prompt as the engine reports it; None if it does not.
         cached_tokens: prompt tokens the engine says it reused; None if it does not say.
         evaluated_tokens: prompt tokens the engine says it computed; None if it does not say.
+        counted_tokens: prompt tokens reused by a second source of the engine's, apart from its answer: a counter, its own positions; None
+            if it has none.
         engine_prompt_ms: the engine's own time for computing the prompt (llama.cpp); None if it does not say.
         engine_ttft_ms: the engine's own time to first token, its queue and scheduling included (vLLM); None if it does not say.
         generated_tokens: as the engine reports them.
@@ -47,6 +49,7 @@ class Completion:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     evaluated_tokens: int | None = None
+    counted_tokens: int | None = None
     engine_prompt_ms: float | None = None
     engine_ttft_ms: float | None = None
     generated_tokens: int = 0
@@ -56,6 +59,22 @@ class Completion:
     def ttft_ms(self) -> float | None:
         """Time to first token, if the answer was streamed."""
         return self.token_times_ms[0] if self.token_times_ms else None
+
+
+TOP = 20  # next tokens of which an engine tells the log-probability
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """What an engine would say next.
+
+    Attributes:
+        logprobs: natural logarithms of the probabilities of the TOP likeliest tokens, by their ids.
+        cached_tokens: prompt tokens that it reused for that; None if it does not say.
+    """
+
+    logprobs: dict[int, float]
+    cached_tokens: int | None
 
 
 class Session(ABC):
@@ -88,6 +107,14 @@ class Session(ABC):
             EngineRefusal: the engine works, but will not take this prompt.
             ColdprefixError: the engine failed, died, or did not answer in time; one inside this process ends it then (in_process.py).
         """
+
+    def next_token(self, prompt: Sequence[int]) -> NextToken | None:
+        """What follows this prompt, greedily and without any bias; outside the clock. None: the engine cannot say.
+
+        Raises:
+            ColdprefixError: as of `complete`.
+        """
+        return None
 
     def seen(self, prompt: Sequence[int]) -> list[int]:
         """The token ids that the engine works on when it is sent this prompt: not the same where it is sent as text."""

@@ -19,6 +19,7 @@ from coldprefix.engines.contract import Session, load
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job, Until
 from coldprefix.measure import protocol, provenance
+from coldprefix.measure.answers import check_answers
 from coldprefix.measure.stopping import fewest_and_most, precise_enough
 from coldprefix.process import lease
 from coldprefix.process.identity import age_s
@@ -74,7 +75,13 @@ def measure_process(job: Job, weights: Path, log: Path, owner: int | None, proce
     bar = _Bar(f"{job.cell} {process + 1}/{most}" if most > 1 else job.cell, trials)
     with bar, open_session(job, weights, own_log, owner, process) as session, long_lived():
         rows = protocol.run_process(session, job, process, first_order, bar.on_trial, owner)
-        known = {"in_force": session.in_force(), "engine_start_s": round(session.start_s, 3), "engine_used_before": session.used_before}
+        answers = check_answers(session, job, process, protocol.first_free(job)) if process == 0 else None
+        known = {
+            "answers": answers,
+            "in_force": session.in_force(),
+            "engine_start_s": round(session.start_s, 3),
+            "engine_used_before": session.used_before,
+        }
         return rows, known
 
 
@@ -90,6 +97,7 @@ def _processes(job: Job, measure: Callable[[int, int], Measured]) -> Measured:
         rows += own
         for key in ("engine_start_s", "engine_used_before"):
             record[key].append(known[key])
+        record.setdefault("answers", known["answers"])
         if record.setdefault("in_force", known["in_force"]) != known["in_force"]:
             raise ColdprefixError(f"a fresh engine came up with other settings: {record['in_force']} then {known['in_force']}")
         asked = job.protocol.processes

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.job import Lengths
+from coldprefix.job import Lengths, common_prefix
 from coldprefix.measure.edits import load
 
 FIRST_TOKENS_PER_TRIAL = 4  # of A, B, Q, and the token that makes the second query another
@@ -87,11 +87,3 @@ def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, process
 def prompt_hash(prompt: Sequence[int]) -> str:
     """16 hex digits over the token ids."""
     return hashlib.sha256(np.asarray(prompt, dtype="<u4").tobytes()).hexdigest()[:16]
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Leading tokens that two prompts share."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))

@@ -12,9 +12,9 @@ import numpy as np
 
 from coldprefix.engines.contract import Completion, Session
 from coldprefix.errors import ColdprefixError, EngineRefusal
-from coldprefix.job import Job, Kind
+from coldprefix.job import Job, Kind, common_prefix
 from coldprefix.measure.load import Load
-from coldprefix.measure.prompts import TrialPrompts, common_prefix, draw_trial, prompt_hash
+from coldprefix.measure.prompts import TrialPrompts, draw_trial, prompt_hash
 from coldprefix.measure.verify import intended_reuse, rejection
 
 Row = dict[str, Any]
@@ -97,7 +97,7 @@ def run_process(
     keys: Row = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "sweep": job.sweep, "variant": job.variant}
     keys |= {"model": job.model.name, "job": job.cell, "process": process, "engine_process": session.identity}
     protocol = job.protocol
-    stride = max(STRIDE, len(job.kinds))
+    stride = _stride(job)
     for trial in range(protocol.burn_in + protocol.trials):
         for place in order_of(job, process, trial):
             kind = job.kinds[place]
@@ -112,6 +112,15 @@ def run_process(
                 rows.append(row)
             on_trial(done)
     return rows
+
+
+def _stride(job: Job) -> int:
+    return max(STRIDE, len(job.kinds))
+
+
+def first_free(job: Job) -> int:
+    """The first number of a trial that no round of a process uses."""
+    return (job.protocol.burn_in + job.protocol.trials) * _stride(job)
 
 
 def is_own(job: Job, kind: Kind) -> bool:

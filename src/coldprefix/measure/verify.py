@@ -41,6 +41,8 @@ def rejection(completion: Completion, prompt_tokens: int, intended: int | None, 
         return "the engine did not report how many tokens it reused"
     if completion.evaluated_tokens is not None and completion.cached_tokens + completion.evaluated_tokens != prompt_tokens:
         return f"reused {completion.cached_tokens} + evaluated {completion.evaluated_tokens} tokens are not the {prompt_tokens} sent"
+    if completion.counted_tokens is not None and completion.counted_tokens != completion.cached_tokens:
+        return f"the engine says that it reused {completion.cached_tokens} tokens, its own counter {completion.counted_tokens}"
     if intended is not None and completion.cached_tokens != intended:
         return f"reused {completion.cached_tokens} tokens, should be {intended}"
     if completion.generated_tokens != max_tokens:

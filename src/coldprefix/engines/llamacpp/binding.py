@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines.clock import Stopwatch, undisturbed
-from coldprefix.engines.contract import Completion, Session
+from coldprefix.engines.contract import TOP, Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
 from coldprefix.errors import ColdprefixError
-from coldprefix.job import Job
+from coldprefix.job import Job, common_prefix
 from coldprefix.process.in_process import InProcess
 from coldprefix.process.server import clean_environment
 
@@ -66,6 +66,7 @@ class LlamaPython(Session):
         context = self._llama._ctx.ctx
         if not self._settings.prompt_cache:
             self._llama.reset()
+        held = self._held(ids)
         with self._here.answering(len(ids)), undisturbed():
             self._api.llama_perf_context_reset(context)
             watch = Stopwatch()
@@ -83,10 +84,35 @@ class LlamaPython(Session):
             prompt_tokens=None,
             cached_tokens=len(ids) - evaluated,
             evaluated_tokens=evaluated,
+            counted_tokens=held,
             engine_prompt_ms=perf.t_p_eval_ms + perf.t_eval_ms,
             generated_tokens=len(times),
             first_chunk_tokens=1 if stream else None,
         )
+
+    def _held(self, ids: list[int]) -> int:
+        """How many of its first tokens the context holds at their positions, all but the last at most: not from the counters of what it
+        computed."""
+        own = self._llama.input_ids[: self._llama.n_tokens].tolist()
+        memory = self._api.llama_get_memory(self._llama._ctx.ctx)
+        positions = self._api.llama_memory_seq_pos_max(memory, 0) + 1
+        return min(common_prefix(own, ids), len(ids) - 1, positions)
+
+    def next_token(self, prompt: Sequence[int]) -> NextToken:
+        import numpy as np
+
+        ids = list(prompt)
+        held = self._held(ids)
+        with self._here.answering(len(ids)):
+            generator = self._llama.generate(ids, temp=0.0)
+            next(generator)
+            logits = np.ctypeslib.as_array(self._api.llama_get_logits_ith(self._llama._ctx.ctx, -1), shape=(self._llama.n_vocab(),))
+            values = logits.astype(np.float64)
+            generator.close()
+        values -= values.max()
+        values -= np.log(np.exp(values).sum())
+        best = np.argsort(-values)[:TOP]
+        return NextToken({int(token): float(values[token]) for token in best}, held)
 
     def reset(self) -> None:
         self._llama.reset()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines.client import Client
-from coldprefix.engines.contract import Completion, Session
+from coldprefix.engines.contract import Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
@@ -55,6 +55,9 @@ class LlamaServer(Session):
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         return self._wire.complete(prompt, max_tokens, stream)
+
+    def next_token(self, prompt: Sequence[int]) -> NextToken:
+        return self._wire.next_token(prompt)
 
     def reset(self) -> None:
         """Erase every slot. The host-memory cache cannot be emptied by request: it is refused while there is one."""

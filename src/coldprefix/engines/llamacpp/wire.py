@@ -7,13 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from coldprefix.engines.client import Client, Exchange
-from coldprefix.engines.contract import Completion
+from coldprefix.engines.contract import TOP, Completion, NextToken
 from coldprefix.engines.wire import Rendered, Wire, count, messages, number
 from coldprefix.errors import ColdprefixError
 
 # Every generated token is this one, by a bias: llama-server withholds a chunk whose bytes are not complete UTF-8, and then
 # the first token's time is lost. Token 262 of GPT-2 is " the". The arithmetic of a step does not depend on the token.
 FORCED_TOKEN = 262
+
+
+# Said in every request: a GGUF's metadata (general.sampling.*) may hold others, which llama-server would take as its defaults.
+NEUTRAL = {"temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
 
 
 class LlamaWire(Wire):
@@ -32,9 +36,22 @@ class LlamaWire(Wire):
         asked = {"content": all_of_it, "add_special": True, "parse_special": True}
         return Rendered(value, self.client.ask("/tokenize", asked, "tokens"))
 
+    def next_token(self, prompt: Sequence[int]) -> NextToken:
+        """As of `contract.Session`; without the forced token."""
+        body: dict[str, Any] = {"stream": False, **NEUTRAL, "cache_prompt": self._prompt_cache}
+        if self.form == "chat":
+            body |= {"messages": self.render(prompt).value, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
+            answer = self.client.ask("/v1/chat/completions", body)
+            told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        else:
+            body |= {"prompt": self.render(prompt).value, "n_predict": 1, "n_probs": TOP}
+            answer = self.client.ask("/completion", body)
+            told = answer["completion_probabilities"][0]["top_logprobs"]
+        return NextToken({int(entry["id"]): float(entry["logprob"]) for entry in told}, count(answer, "timings", "cache_n"))
+
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         rendered = self.render(prompt)
-        body: dict[str, Any] = {"stream": stream, "temperature": 0, "ignore_eos": True, "logit_bias": [[FORCED_TOKEN, 1000]]}
+        body: dict[str, Any] = {"stream": stream, **NEUTRAL, "ignore_eos": True, "logit_bias": [[FORCED_TOKEN, 1000]]}
         body |= {"cache_prompt": self._prompt_cache}
         if self.form == "chat":
             body |= {"messages": rendered.value, "max_tokens": max_tokens, "timings_per_token": True}

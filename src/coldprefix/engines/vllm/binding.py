@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines.clock import Stopwatch, undisturbed
-from coldprefix.engines.contract import Completion, Session
+from coldprefix.engines.contract import TOP, Completion, NextToken, Session
 from coldprefix.engines.vllm.arguments import arguments, environment, settings_in_force
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
@@ -45,6 +45,7 @@ class VllmPython(Session):
         output: Any = None
         self._requests += 1
         ids = {"prompt_token_ids": list(prompt)}
+        before = self._hits()
         with self._here.answering(len(prompt)), undisturbed():
             watch = Stopwatch()
             engine.add_request(str(self._requests), ids, sampling)
@@ -63,11 +64,23 @@ class VllmPython(Session):
             token_times_ms=times if stream else [],
             prompt_tokens=len(output.prompt_token_ids),
             cached_tokens=cached,
+            counted_tokens=self._hits() - before,
             evaluated_tokens=len(output.prompt_token_ids) - cached if cached is not None else None,
             engine_ttft_ms=latency * 1e3 if latency is not None else None,
             generated_tokens=generated[-1],
             first_chunk_tokens=generated[0] if stream else None,
         )
+
+    def _hits(self) -> int:
+        """The engine's counter of prompt tokens found in its prefix cache."""
+        return sum(metric.value for metric in self._llm.get_metrics() if metric.name == "vllm:prefix_cache_hits")
+
+    def next_token(self, prompt: Sequence[int]) -> NextToken:
+        sampling = self._sampling(max_tokens=1, temperature=0, detokenize=False, logprobs=TOP)
+        with self._here.answering(len(prompt)):
+            (output,) = self._llm.generate({"prompt_token_ids": list(prompt)}, sampling, use_tqdm=False)
+        told = output.outputs[0].logprobs[0]
+        return NextToken({int(token): float(entry.logprob) for token, entry in told.items()}, output.num_cached_tokens)
 
     def reset(self) -> None:
         if not self._llm.reset_prefix_cache():

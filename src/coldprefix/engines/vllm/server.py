@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines.client import Client
-from coldprefix.engines.contract import Completion, Session
+from coldprefix.engines.contract import Completion, NextToken, Session
 from coldprefix.engines.vllm.arguments import arguments, environment, settings_in_force
 from coldprefix.engines.vllm.wire import MODEL, VllmWire
 from coldprefix.engines.wire import CHAT_TEMPLATE
@@ -80,6 +80,9 @@ class VllmServer(Session):
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         return self._wire.complete(prompt, max_tokens, stream)
+
+    def next_token(self, prompt: Sequence[int]) -> NextToken:
+        return self._wire.next_token(prompt)
 
     def reset(self) -> None:
         if self._client.ask("/reset_prefix_cache", {}, "success") is not True:
