@@ -21,7 +21,7 @@ from coldprefix.measure import protocol, provenance
 from coldprefix.measure.stopping import most_trials
 from coldprefix.process import lease
 from coldprefix.process.identity import age_s
-from coldprefix.process.locks import exclusive
+from coldprefix.process.locks import MACHINE, exclusive
 
 
 def open_session(job: Job, weights: Path, log: Path, owner: int | None) -> Session:
@@ -51,6 +51,7 @@ def measure_cell(job: Job, weights: Path, folder: Path, log: Path, owner: int | 
     record |= {
         "job": job.model_dump(mode="json"),
         "software": provenance.software(),
+        "machine_lock": str(MACHINE),
         "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
         "settle_s": round(2e-3 * job.protocol.settle_ms * len(rows) / 4, 3),
         "job_s": round(age_s(os.getpid()), 3),
