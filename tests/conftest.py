@@ -14,6 +14,7 @@ from typing import Any
 import fault_table
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from coldprefix.job import Cell, Job
 from coldprefix.study.checks import parse
@@ -74,15 +75,31 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
+class ByRun(LoadScopeScheduling):  # type: ignore[misc]
+    """With several workers (`make test`): tests that look at one run go to the same worker, and so do all faults; the others file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+LONGEST = ("pipeline", "faults")
+
+
+def group_of(nodeid: str) -> str:
+    file = nodeid.split("::")[0]
+    if file.startswith("tests/faults/"):
+        return "faults"
+    return "pipeline" if file.endswith(("test_pipeline.py", "test_stale.py", "test_extending.py")) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRun:
+    config.option.loadscopereorder = False
+    return ByRun(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers: tests that use the same run go to the same one, the others file by file; the longest first."""
-    groups = ("pipeline", "faults")
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("pipeline" if "watched" in fixtures else folder if folder == "faults" else item.path.name))
-    items.sort(key=lambda item: groups.index(g) if (g := item.get_closest_marker("xdist_group").args[0]) in groups else len(groups))  # type: ignore[union-attr]
+    """The longest first, so that no worker waits for them at the end."""
+    items.sort(key=lambda item: LONGEST.index(group) if (group := group_of(item.nodeid)) in LONGEST else len(LONGEST))
 
 
 def pytest_sessionfinish() -> None:

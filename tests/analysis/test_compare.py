@@ -47,7 +47,7 @@ def make_run(values: Values, tmp_path: Path) -> MakeRun:
         noise = np.random.default_rng(len(name))
         for cell in config.all_cells():
             job = job_of(config, cell)
-            rows = []
+            rows: list[protocol.Row] = []
             for process in range(3):
                 session = NullSession("slot", process=f"{name} {cell.path} {process}")
                 rows += protocol.run_process(session, job, process, len(rows), lambda _: None)

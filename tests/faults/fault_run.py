@@ -26,7 +26,6 @@ from conftest import ROOT
 from tampering import Proxy, request_number
 
 from coldprefix.data.parquet import read_requests
-from coldprefix.process import locks
 
 TRIALS = 10
 CONFIG = f"""
@@ -55,6 +54,7 @@ SOON = ["--config", "timeout_s=5", "start_timeout_s=5"]  # for a server that han
 TARGET = "results/summary.txt"
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 T = TypeVar("T")
+MACHINE = Path(tempfile.gettempdir()) / "coldprefix-faults.lock"
 PATIENCE_S = 600.0  # with what comes before a fault: another run may have the machine
 ENDS_WITHIN_S = 20.0  # of a fault, for a job that waits at most timeout_s for an answer, and its server's last 5 s
 
@@ -162,7 +162,8 @@ class Run:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "TMPDIR": str(self.tmp)}
+        # A machine of their own, so that other tests' cells and these do not wait for each other: no time is looked at.
+        return {**os.environ, "TMPDIR": str(self.tmp), "COLDPREFIX_MACHINE_LOCK": str(MACHINE)}
 
     def program_alone(self) -> None:
         """Start the program of the missing cell, without the workflow."""
@@ -300,11 +301,11 @@ class Run:
         while ((new := traces(self.tmp) - self.before) or belonging(self.folder)) and time.monotonic() < deadline:
             time.sleep(0.05)
         held = []
-        with open(locks.MACHINE, "r+", errors="replace") as handle:
+        with open(MACHINE, "r+", errors="replace") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # by others that measure, too, unless it names this run
-                held = [str(locks.MACHINE)] if str(self.folder) in handle.read() else []
+                held = [str(MACHINE)] if str(self.folder) in handle.read() else []
         return files + sorted(new) + held + [str(p) for p in belonging(self.folder)]
 
     def check_results(self) -> None:
@@ -322,7 +323,9 @@ def set_up(folder: Path, config: str, phase: str) -> Path:
     files = [f"results/setup/environments/{engine}.json", "results/setup/models/gpt2-tiny.json"]
     if engine == "llamacpp":  # vLLM would be started once more for that
         files += ["results/preflight/agreed.json", "results/setup/gguf/gpt2-tiny.json", f"results/raw/{phase}/{CELLS[0]}/requests.parquet"]
-    done = subprocess.run(command(folder, *files), capture_output=True, text=True)
+    done = subprocess.run(
+        command(folder, *files), capture_output=True, text=True, env=os.environ | {"COLDPREFIX_MACHINE_LOCK": str(MACHINE)}
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder
 

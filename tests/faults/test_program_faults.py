@@ -20,7 +20,7 @@ pytestmark = pytest.mark.engine
 OURS = "Our own programs, and Snakemake"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_measuring_job_is_killed(run: Run, how: signal.Signals) -> None:
     run.start()
     run.wait_for_second_cell()
@@ -33,7 +33,7 @@ def test_the_measuring_job_is_killed(run: Run, how: signal.Signals) -> None:
         run.fails(OURS, "SIGKILL to the measuring job", "", snakemakes=r"Error in rule phase3a:.*?log: \S+\.log")
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT to the group", "SIGKILL"])
+@pytest.mark.parametrize("how", [pytest.param("SIGTERM", marks=pytest.mark.slow), "SIGINT to the group", "SIGKILL"])
 def test_snakemake_is_killed(run: Run, how: str) -> None:
     run.start()
     run.wait_for_second_cell()
@@ -148,6 +148,7 @@ def test_an_engine_inside_the_job_hangs(python_run: Run) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_converter_does_not_outlive_snakemake(run: Run) -> None:
     """Nor do compilers and installers, which are run in the same way."""
     for file in [*run.folder.glob("models/*.gguf"), *run.folder.glob("models/*.json")]:

@@ -28,7 +28,7 @@ def test_the_server_is_killed_before_it_is_ready(run: Run, how: signal.Signals) 
 
 
 @pytest.mark.parametrize("how", KILLS)
-@pytest.mark.parametrize(("step", "what"), [("warmup", "while warming"), ("stream", "in mid-stream")])
+@pytest.mark.parametrize(("step", "what"), [pytest.param("warmup", "while warming", marks=pytest.mark.slow), ("stream", "in mid-stream")])
 def test_the_server_is_killed_while_it_answers(run: Run, how: signal.Signals, step: str, what: str) -> None:
     run.start()
     proxy = run.tamper(4, step, act=lambda: run.working("llama-server").send_signal(how))
@@ -36,6 +36,7 @@ def test_the_server_is_killed_while_it_answers(run: Run, how: signal.Signals, st
     run.fails(ENGINE, f"{how.name} {what}", ended_by(how, "answering a request"), began=proxy.acted_at)
 
 
+@pytest.mark.slow
 def test_the_server_hangs_before_it_is_ready(run: Run) -> None:
     run.start(*SOON)
     until(run.engine, PATIENCE_S, "an engine").suspend()

@@ -19,7 +19,7 @@ from test_server import BODY, FAKE, gone
 from coldprefix.engines.client import Client
 from coldprefix.errors import ColdprefixError
 from coldprefix.process import lease, server
-from coldprefix.process.identity import this_system
+from coldprefix.process.identity import MACHINE_LOCK, this_system
 from coldprefix.process.lease import Lease
 
 STARTED: list[server.Server] = []  # by this process, which is the one to wait for them
@@ -141,6 +141,19 @@ def test_the_servers_of_another_run_are_left_alone(workflow: subprocess.Popen[by
         other.wait()
 
 
+def test_only_servers_of_this_machine_s_lock_are_in_the_way(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """A test's cells may have a lock of their own, which stands for a machine of their own."""
+    own = start(workflow.pid, tmp_path / "log")
+    own.give_back()
+    file = own.server.folder / lease.RECORD
+    text = file.read_text()
+    file.write_text(json.dumps(json.loads(text) | {"machine": "another lock"}))
+    assert lease.end_idle(None) == []
+    own.server.check_alive("idle")
+    file.write_text(text)
+    assert lease.end_idle(None) == [f"fake server of the run of process {workflow.pid}"]
+
+
 def test_it_outlives_the_job_that_started_it_and_ends_with_the_workflow(workflow: subprocess.Popen[bytes], tmp_path: Path) -> None:
     program = (
         f"{SAME_PATH}{APART}"
@@ -239,7 +252,8 @@ def test_a_foreign_record_is_not_believed(workflow: subprocess.Popen[bytes], tmp
     for name, text in {"junk": "{", "list": "[]", "old": '{"identity": "a"}'}.items():
         (tmp_path / f"coldprefix-{name}").mkdir()
         (tmp_path / f"coldprefix-{name}" / lease.RECORD).write_text(text)
-    record = lease.Record("a", 0, SYSTEM, workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)  # born long before
+    # born long before
+    record = lease.Record("a", 0, SYSTEM, str(MACHINE_LOCK), workflow.pid, "fake server", workflow.pid, 1, "key", "log", [], True)
     (tmp_path / "coldprefix-dead").mkdir()
     lease._write(tmp_path / "coldprefix-dead", record)
     assert find(workflow.pid, "a") is None

@@ -23,7 +23,7 @@ from coldprefix.measure.answers import check_answers
 from coldprefix.measure.stopping import fewest_and_most, precise_enough
 from coldprefix.process import lease
 from coldprefix.process.identity import age_s
-from coldprefix.process.locks import exclusive
+from coldprefix.process.locks import MACHINE, exclusive
 
 Measured = tuple[list[protocol.Row], dict[str, Any]]  # the rows of one engine process, and what is known of it
 
@@ -58,6 +58,7 @@ def measure_cell(job: Job, measure: Callable[[int, int], Measured], folder: Path
     record |= {
         "job": job.model_dump(mode="json"),
         "software": provenance.software(),
+        "machine_lock": str(MACHINE),
         "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
         "settle_s": round(2e-3 * job.protocol.settle_ms * len(rows) / 4, 3),
         "job_s": round(age_s(os.getpid()), 3),

@@ -6,6 +6,10 @@ import os
 import time
 from pathlib import Path
 
+# The file whose lock stands for the machine. Not in $TMPDIR, which differs between users and sessions, while the machine that they measure
+# on is the same. Another one is for tests, whose times nobody reads: it stands for a machine of its own, and records name it.
+MACHINE_LOCK = Path(os.environ.get("COLDPREFIX_MACHINE_LOCK") or "/tmp/coldprefix-measuring.lock")  # noqa: S108  (locks.py opens it with care)
+
 
 def born(pid: int) -> int:
     """When a process was started, in clock ticks since the machine was: with its number it is the process's identity.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.process import supervise
-from coldprefix.process.identity import born, is_alive, this_system
+from coldprefix.process.identity import MACHINE_LOCK, born, is_alive, this_system
 from coldprefix.process.server import SOCKET, Adopted, Server, folders
 
 RECORD = "shared.json"
@@ -31,6 +31,7 @@ class Record:
         family: sha256 of all that makes one server like another.
         number: 0, 1, ...: which of the family it is; jobs use several, one after the other.
         system: `this_system` of whoever started it: process ids mean nothing elsewhere.
+        machine: the lock that stands for the machine which it may be kept on (identity.MACHINE_LOCK).
         owner: process id of the workflow.
         supervisor, born: process id of its supervisor and when that was started (identity.born).
         cells: that it has measured, in order.
@@ -40,6 +41,7 @@ class Record:
     family: str
     number: int
     system: str
+    machine: str
     owner: int
     name: str
     supervisor: int
@@ -77,7 +79,10 @@ class Lease:
         if owner is not None and not found:
             own = self.server
             log = str(own.log.absolute())
-            _write(own.folder, Record(family, number, this_system(), owner, own.name, own.pid, born(own.pid), own.key, log, [], False))
+            own_record = Record(
+                family, number, this_system(), str(MACHINE_LOCK), owner, own.name, own.pid, born(own.pid), own.key, log, [], False
+            )
+            _write(own.folder, own_record)
 
     def take(self, cell: str) -> None:
         """Use the server, which is ready, for a cell; nobody else will until `give_back`. Raises ColdprefixError if it has died."""
@@ -122,7 +127,7 @@ def end_idle(owner: int | None) -> list[str]:
     """
     ended = []
     for folder, record in records():
-        if record.is_alive and record.owner != owner:
+        if record.is_alive and record.owner != owner and record.machine == str(MACHINE_LOCK):
             ended.append(f"{record.name} of the run of process {record.owner}")
             _adopt(folder, record).close()
     return ended

@@ -18,9 +18,9 @@ from typing import IO
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.process import lease
+from coldprefix.process.identity import MACHINE_LOCK
 
-# Not in $TMPDIR, which differs between users and sessions, while the machine that they measure on is the same.
-MACHINE = Path("/tmp/coldprefix-measuring.lock")  # noqa: S108  (opened with care below)
+MACHINE = MACHINE_LOCK
 STRANGERS_S = 1.0  # between looks at whether another user's server is still there
 
 

@@ -96,7 +96,7 @@ class LlamaPython(Session):
         own = self._llama.input_ids[: self._llama.n_tokens].tolist()
         memory = self._api.llama_get_memory(self._llama._ctx.ctx)
         positions = self._api.llama_memory_seq_pos_max(memory, 0) + 1
-        return min(common_prefix(own, ids), len(ids) - 1, positions)
+        return min(common_prefix(own, ids), len(ids) - 1, int(positions))
 
     def next_token(self, prompt: Sequence[int]) -> NextToken:
         import numpy as np
