@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from coldprefix.analysis.statistics import FEWEST_PROCESSES, FEWEST_TRIALS, estimate
+from coldprefix.analysis.statistics import FEWEST_PROCESSES, FEWEST_TRIALS, Scale, estimate
 from coldprefix.claims.effect import Effect, measured
 from coldprefix.job import cell_of
 from coldprefix.strict import Strict
@@ -37,11 +37,13 @@ class Sample:
         trials: columns of tables.TRIALS, and VALUE.
         cell: its name.
         missing: why there are too few of them, if so.
+        scale: of the mean over processes; counts and shares are linear, and so exact where all are equal; None: as the values allow.
     """
 
     trials: pl.DataFrame
     cell: str
     missing: str | None
+    scale: Scale | None
 
     @property
     def n(self) -> int:
@@ -50,7 +52,7 @@ class Sample:
     @property
     def effect(self) -> Effect | None:
         """The median over engine processes; None without a trial."""
-        return measured(lambda confidence: estimate(self.trials, VALUE, confidence=confidence))
+        return measured(lambda confidence: estimate(self.trials, VALUE, self.scale, confidence))
 
     @property
     def median(self) -> float:
@@ -90,7 +92,8 @@ class Data:
         value = pl.col(column).cast(pl.Float64)
         used = counted.filter(pl.col("trial") >= from_trial, pl.lit(unverified) | pl.col("valid"))
         used = used.with_columns((100 * value / pl.col(of) if of else value).alias(VALUE)).drop_nulls(VALUE)
-        return Sample(used, str(cell), _missing(cell, counted.height, used, column))
+        scale: Scale | None = None if of is None and column.endswith(("_ms", "_s")) else "linear"
+        return Sample(used, str(cell), _missing(cell, counted.height, used, column), scale)
 
     def cells(self, phases: Sequence[str], variant: str, configurations: Sequence[str], state: str) -> list[CellName]:
         """Phases x configurations; without configurations, those that the variant was measured with in any phase ("*" if none)."""

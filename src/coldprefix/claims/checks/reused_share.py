@@ -65,8 +65,9 @@ def _counts(p: Parameters, cell: CellName, data: Data) -> str:
 
 def _beside(p: Parameters, variant: str, cell: CellName, data: Data) -> Part:
     other = cell.model_copy(update={"variant": variant})
-    cells = (str(other),) if data.counted(other).height else ()
-    return Part(cell.phase, text=f"beside it, {other}: {_counts(p, other, data)}", cells=cells)
+    if data.counted(other).is_empty():
+        return Part(cell.phase)
+    return Part(cell.phase, text=f"beside it, {other}: {_counts(p, other, data)}", cells=(str(other),))
 
 
 CHECK = Check(parameters=Parameters, unit="%", run=reused_share)
