@@ -146,6 +146,12 @@ def test_c5_tells_what_repeated_prompts_do_but_is_not_decided_by_them_and_c5a_is
     assert check("C5a", frame(*still))["verdict"] == "supported"
 
 
+def test_c5a_leaves_out_the_first_trial_of_each_process_which_is_a_true_miss() -> None:
+    again: dict[str, Any] = {"n": 2, "starts": (1.0,) * 6, "query_cached_tokens": [0, 256]}
+    found = check("C5a", frame(*(cell(p, "confound/repeated", "A512_B256", "miss", **again) for p in ("phase1", "phase2"))))
+    assert found["effect"] == pytest.approx(100 * 256 / 280) and found["n"] == 12
+
+
 # --- C6 and C11: what is reused -------------------------------------------------------------------------------------------
 
 

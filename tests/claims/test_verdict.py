@@ -51,6 +51,9 @@ def test_processes_are_the_unit_and_not_trials() -> None:
 def test_what_a_process_does_to_both_partners_cancels() -> None:
     found = check("C5", frame(*(both(p, 30.0, 31.0, starts=(0.6, 1.0, 1.5)) for p in ("phase1", "phase2"))))
     assert found["verdict"] == "supported" and found["effect_high"] < 7
+    elsewhere = [cell(p, "main", "A512_B256", "hit", starts=(3.0, 4.0, 5.0), ttft_ms=30.0) for p in ("phase1", "phase2")]
+    partners = frame(*(both(p, 30.0, 31.0, starts=(0.6, 1.0, 1.5)) for p in ("phase1", "phase2")), *elsewhere)
+    assert check("C5", partners)["effect"] == found["effect"], "hits of other processes say nothing of the ratio in these"
     apart = frame(
         *(cell(p, "main", "A512_B256", s, starts=(0.6, 1.0, 1.5), ttft_ms=30.0) for p in ("phase1", "phase2") for s in ("hit", "miss"))
     )
