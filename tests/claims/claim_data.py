@@ -14,16 +14,31 @@ from conftest import ROOT
 from coldprefix.claims import listed
 from coldprefix.claims.table import CLAIMS, check_all
 from coldprefix.data.tables import TRIALS, schema
+from coldprefix.job import Cell
 from coldprefix.study import registry
 
 Rows = list[dict[str, Any]]
 Q = 24
+STARTS = (0.99, 1.0, 1.01)
 LLAMA = ("phase3a", "phase3b")
 REFUSAL = {"architecture": "OPTForCausalLM", "returncode": 1, "message": "ERROR: Model OPTForCausalLM is not supported"}
 
 
-def cell(phase: str, variant: str, configuration: str, state: str, n: int = 6, **columns: Any) -> Rows:
-    """Trials of one cell. Times vary by 1 %; a list gives each trial its own value. By default a slot cache, all as intended."""
+def cell(
+    phase: str,
+    variant: str,
+    configuration: str,
+    state: str,
+    n: int = 4,
+    starts: tuple[float, ...] = STARTS,
+    job: str | None = None,
+    **columns: Any,
+) -> Rows:
+    """Trials of one cell: ``n`` in each of as many engine processes as there are ``starts``, by which a process's times are multiplied.
+
+    Times vary by 1 % within a process; a list gives each trial of a process its own value. By default a slot cache, all as intended.
+    Cells with the same ``job`` are partners: they share its processes.
+    """
     match = re.fullmatch(r"A(\d+)_B(\d+)", configuration)
     assert match
     a, b = int(match[1]), int(match[2])
@@ -32,18 +47,20 @@ def cell(phase: str, variant: str, configuration: str, state: str, n: int = 6, *
     base: dict[str, Any] = dict.fromkeys(TRIALS)
     base |= {"phase": phase, "engine": engine, "interface": interface, "sweep": variant.split("/")[0], "variant": variant}
     base |= {"configuration": configuration, "state": state, "model": "gpt2-standin", "request_form": "tokens", "content": "fresh"}
-    base |= {"replicate": 0, "burn_in": False, "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    base |= {"job": job or Cell(phase, variant, configuration, state).path, "own": True}
+    base |= {"burn_in": False, "started_at": datetime(2026, 1, 1, tzinfo=UTC)}
     base |= {"warmup_prompt_tokens": a + b, "query_prompt_tokens": length}
     base |= {"query_cached_tokens": reused, "stream_cached_tokens": reused, "stream_evaluated_tokens": length - reused}
     base |= {"rewarm_cached_tokens": a + b - 1 if state == "hit" else 0}
     rows = []
-    for trial in range(n):
-        row = base | {"trial": trial}
-        for name, value in columns.items():
-            own = value[trial] if isinstance(value, list) else value
-            row[name] = own * (1 + 0.01 * (trial % 3 - 1)) if isinstance(own, float) and name.endswith("_ms") else own
-        row["valid"] = row["rejection"] is None and not row["burn_in"]
-        rows.append(row)
+    for process, start in enumerate(starts):
+        for trial in range(n):
+            row = base | {"process": process, "engine_process": f"{base['job']}:{process}", "trial": trial}
+            for name, value in columns.items():
+                own = value[trial] if isinstance(value, list) else value
+                row[name] = own * start * (1 + 0.01 * (trial % 3 - 1)) if isinstance(own, float) and name.endswith("_ms") else own
+            row["valid"] = row["rejection"] is None and not row["burn_in"]
+            rows.append(row)
     return rows
 
 
@@ -51,9 +68,20 @@ def frame(*cells: Rows) -> pl.DataFrame:
     return pl.DataFrame([row for rows in cells for row in rows], schema=schema(TRIALS))
 
 
-def record(phase: str, variant: str = "main", model: str = "gpt2-standin", **in_force: Any) -> dict[str, Any]:
-    job = {"phase": phase, "variant": variant, "configuration": "A512_B256", "state": "miss", "model": {"name": model, "positions": 1024}}
-    return {"job": job, "in_force": {"libraries": {"libllama.so": "aa"}, "kv_bytes_per_token": 36864, **in_force}}
+GTX = {"name": "NVIDIA GeForce GTX 1650"}
+
+
+def record(
+    phase: str, variant: str = "main", model: str = "gpt2-standin", gpu: dict[str, Any] | None = None, state: str = "miss", **in_force: Any
+) -> dict[str, Any]:
+    """The record of a cell's job, on a CPU unless a GPU is given."""
+    engine, interface = registry.phases()[phase]
+    job = {"phase": phase, "variant": variant, "configuration": "A512_B256", "state": state, "engine": engine, "interface": interface}
+    job |= {"model": {"name": model, "positions": 1024, "random_weights": True}, "accelerator": "cuda" if gpu else "cpu", "threads": 2}
+    job |= {"engine_key": "53ff4ec8aa", "environment_key": "b0763cd2bb", "protocol": {"content": "fresh"}}
+    told = {"libraries": {"libllama.so": "aa"}, "kv_bytes_per_token": 36864, "version": "b1-0c1e570", "host_cache_mib": 0}
+    host = {"cpu": "AMD EPYC", "gpus": [gpu] if gpu else []}
+    return {"job": job, "host": host, "software": {"commit": "abc1234+"}, "in_force": told | in_force}
 
 
 LISTED: list[dict[str, Any]] = yaml.safe_load((ROOT / "claims.yaml").read_text())["claims"]
@@ -68,8 +96,14 @@ def check(name: str, trials: pl.DataFrame, provenance: Rows | None = None, conve
 
 
 def both(phase: str, hit: float, miss: float, column: str = "ttft_ms", variant: str = "main", **columns: Any) -> Rows:
-    values = [{column: value} | columns for value in (hit, miss)]
-    return cell(phase, variant, "A512_B256", "hit", **values[0]) + cell(phase, variant, "A512_B256", "miss", **values[1])
+    """Hits and misses as partners in the processes of one job. What a process does to both cancels; a percent of it does not."""
+    job = Cell(phase, variant, "A512_B256", "miss").path
+    told = {"starts": STARTS} | columns
+    starts = told.pop("starts")
+    wobble = tuple(start * (1 + 0.01 * (i - 1)) for i, start in enumerate(starts))
+    return cell(phase, variant, "A512_B256", "hit", starts=starts, job=job, **{column: hit} | told) + cell(
+        phase, variant, "A512_B256", "miss", starts=wobble, job=job, **{column: miss} | told
+    )
 
 
 def interfaces(a: float, b: float, repeated: float, reused: int = 279) -> pl.DataFrame:
@@ -79,10 +113,10 @@ def interfaces(a: float, b: float, repeated: float, reused: int = 279) -> pl.Dat
         cell(p, "main", "A512_B256", "miss", ttft_ms=ms, client_ms=client, engine_prompt_ms=ms - client)
         for p, (ms, client) in causes.items()
     ]
-    why = [None] + 5 * ["reused 279 tokens, should be 0"]
-    again: dict[str, Any] = {"content": "repeated", "query_cached_tokens": [0, *[reused] * 5]}
+    why = [None] + 3 * ["reused 279 tokens, should be 0"]
+    again: dict[str, Any] = {"content": "repeated", "query_cached_tokens": [0, *[reused] * 3]}
     rejections: dict[str, Any] = {"rejection": why, "query_rejection": why} if reused else {}
-    measured += [cell("phase3a", "confound/repeated", "A512_B256", "miss", query_ms=[a, *[repeated] * 5], **again, **rejections)]
+    measured += [cell("phase3a", "confound/repeated", "A512_B256", "miss", query_ms=[a, *[repeated] * 3], **again, **rejections)]
     measured += [cell("phase3b", "confound/repeated", "A512_B256", "miss", query_ms=b, content="repeated")]
     return frame(*measured)
 

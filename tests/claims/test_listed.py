@@ -45,6 +45,8 @@ from coldprefix.study.registry import CHECKS
         ),
         ([own(figure="phase_panels")], "claims.0 (mine).figure: there is no figure 'phase_panels' (did you mean 'phase2_panels'?)"),
         ([own(figure="phase9_panels")], "claims.0 (mine).figure: there is no figure 'phase9_panels'"),
+        ([own(scope={"hardwear": "GTX 1650"})], "scope.hardwear: there is no such key (did you mean 'hardware'?)"),
+        ([own(scope={"hardware": ""})], "claims.0 (mine).scope.hardware:"),
         (["mine"], "claims.0: 'mine'"),
         ([], "must hold one key, `claims`"),
     ],
@@ -68,8 +70,9 @@ def test_a_claim_may_name_the_figure_that_shows_it(figure: str | None) -> None:
 
 def test_the_claims_of_the_repository_name_their_figures() -> None:
     shown = {claim.id: claim.figure for claim in listed.load(ROOT / "claims.yaml") if claim.figure}
-    cascade = dict.fromkeys(("C6", "C9", "C9a", "C9b", "C9c", "C9d", "C9e", "C9f"), "fig4_cascade")
-    others = {"C2": "fig6_confound", "C3": "fig5_batch_size", "C4": "fig6_confound", "C5": "fig3_architectures", "C10": "fig2_scaling"}
+    cascade = dict.fromkeys(("C6a", "C6b", "C9a", "C9b", "C9c", "C9d", "C9e", "C9f"), "fig4_cascade")
+    others = {"C3": "fig5_batch_size", "C5": "fig3_architectures", "C10": "fig2_scaling"}
+    others |= dict.fromkeys(("C2", "C4", "C5a"), "fig6_confound")
     assert shown == cascade | others
 
 

@@ -90,11 +90,11 @@ def scale_of(values: Sequence[float]) -> Scale:
     return "log" if len(values) and min(values) > 0 else "linear"
 
 
-def estimate(trials: pl.DataFrame, column: str, scale: Scale | None = None) -> Estimate:
+def estimate(trials: pl.DataFrame, column: str, scale: Scale | None = None, confidence: float = CONFIDENCE) -> Estimate:
     """A column's median over processes, from the trials of one cell that count."""
     found = medians(trials, column)
     values = found["median"].to_list()
-    return student(values, int(found["n"].sum()), scale or scale_of(values))
+    return student(values, int(found["n"].sum()), scale or scale_of(values), confidence)
 
 
 def _paired(state: pl.DataFrame, baseline: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -103,22 +103,24 @@ def _paired(state: pl.DataFrame, baseline: pl.DataFrame, column: str) -> pl.Data
     return one.join(other, on=BLOCK, how="inner", maintain_order="left").with_columns(n=pl.min_horizontal("n", "n_base"))
 
 
-def _over_blocks(pairs: pl.DataFrame, effect: pl.Expr, scale: Scale) -> Estimate:
+def _over_blocks(pairs: pl.DataFrame, effect: pl.Expr, scale: Scale, confidence: float) -> Estimate:
     """Blocks of one process are averaged: cells of a shared server see the same process."""
     if pairs.is_empty():
         return NOTHING
     x = effect.log() if scale == "log" else effect
     units = pairs.group_by("engine_process", maintain_order=True).agg(x.mean().alias("x"))["x"].to_numpy()
-    return student((np.exp(units) if scale == "log" else units).tolist(), int(pairs["n"].sum()), scale)
+    return student((np.exp(units) if scale == "log" else units).tolist(), int(pairs["n"].sum()), scale, confidence)
 
 
-def ratio(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms") -> Estimate:
+def ratio(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms", confidence: float = CONFIDENCE) -> Estimate:
     """Median of ``column`` of one state over that of its partner in the same process, over processes. Empty where they are no partners."""
     pairs = _paired(state, baseline, column).filter((pl.col("median") > 0) & (pl.col("base") > 0))
-    return _over_blocks(pairs, pl.col("median") / pl.col("base"), "log")
+    return _over_blocks(pairs, pl.col("median") / pl.col("base"), "log", confidence)
 
 
-def difference(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms", per: str | None = None) -> Estimate:
+def difference(
+    state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms", per: str | None = None, confidence: float = CONFIDENCE
+) -> Estimate:
     """Median of one state minus that of its partner in the same process, over processes; ``per``: divided by the difference of that
     column's medians (ms per computed token)."""
     pairs = _paired(state, baseline, column)
@@ -127,21 +129,21 @@ def difference(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_
         counts = _paired(state, baseline, per).select(*BLOCK, tokens=pl.col("median") - pl.col("base")).filter(pl.col("tokens") != 0)
         pairs = pairs.join(counts, on=BLOCK, how="inner", maintain_order="left")
         effect = effect / pl.col("tokens")
-    return _over_blocks(pairs, effect, "linear")
+    return _over_blocks(pairs, effect, "linear", confidence)
 
 
-def apart(one: pl.DataFrame, other: pl.DataFrame, column: str) -> Estimate:
+def apart(one: pl.DataFrame, other: pl.DataFrame, column: str, confidence: float = CONFIDENCE) -> Estimate:
     """Median in ``one`` over that in ``other``, which were measured in different jobs or runs: Welch's t on the processes' log medians, and
     paired where both visited the same processes. What minutes between them do is not in the interval."""
     a, b = medians(one, column), medians(other, column)
     both = a.join(b.rename({"median": "base", "n": "n_base"}), on="engine_process", how="inner", maintain_order="left")
     n = min(int(a["n"].sum()), int(b["n"].sum()))
     if both.height and both.height == a.height == b.height:
-        return student((both["median"] / both["base"]).to_list(), n, "log")
-    return welch(a["median"].to_list(), b["median"].to_list(), n)
+        return student((both["median"] / both["base"]).to_list(), n, "log", confidence)
+    return welch(a["median"].to_list(), b["median"].to_list(), n, confidence)
 
 
-def welch(one: Sequence[float], other: Sequence[float], n: int) -> Estimate:
+def welch(one: Sequence[float], other: Sequence[float], n: int, confidence: float = CONFIDENCE) -> Estimate:
     """Ratio of the geometric means of two independent samples of processes, with Welch's interval."""
     from scipy.stats import t
 
@@ -156,7 +158,7 @@ def welch(one: Sequence[float], other: Sequence[float], n: int) -> Estimate:
         sd = math.sqrt(sum(parts))
         if sd > 0:
             df = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (x, y), strict=True) if part)
-            half = float(t.ppf((1 + CONFIDENCE) / 2, df)) * sd
+            half = float(t.ppf((1 + confidence) / 2, df)) * sd
         else:
             half = 0.0
         low, high = math.exp(mean - half), math.exp(mean + half)

@@ -1,20 +1,20 @@
-"""What is in the data: cells, their samples, and effects with their intervals."""
+"""What is in the data: cells, and the trials of one that a test looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from coldprefix.analysis.statistics import Values, groups, pooled
+from coldprefix.analysis.statistics import FEWEST_PROCESSES, FEWEST_TRIALS, Scale, estimate
+from coldprefix.claims.effect import Effect, measured
 from coldprefix.job import cell_of
 from coldprefix.strict import Strict
 from coldprefix.study.config import PhaseName, State
 
-ENOUGH = 3  # valid trials that an interval needs
+VALUE = "value"  # the column of a sample that is looked at
 
 
 class CellName(Strict):
@@ -30,31 +30,35 @@ class CellName(Strict):
 
 
 @dataclass(frozen=True)
-class Effect:
-    """A number with its 95 % interval; None where there are too few trials for one."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    def map(self, function: Callable[[float], float]) -> Effect:
-        """The effect of a monotonic function of it; a falling one swaps the ends."""
-        ends = sorted(function(v) for v in (self.low, self.high) if v is not None)
-        return Effect(function(self.value), *ends) if len(ends) == 2 else Effect(function(self.value), None, None)
-
-
-@dataclass(frozen=True)
 class Sample:
-    """Values of one column in one cell, and why there are too few of them, if so."""
+    """The trials of one cell that count for a column, wherever they were measured: in the cell's own job or as a partner of another's.
 
-    values: Values
+    Attributes:
+        trials: columns of tables.TRIALS, and VALUE.
+        cell: its name.
+        missing: why there are too few of them, if so.
+        scale: of the mean over processes; counts and shares are linear, and so exact where all are equal; None: as the values allow.
+    """
+
+    trials: pl.DataFrame
     cell: str
     missing: str | None
-    groups: list[Values]  # the same, an array for each replicate
+    scale: Scale | None
+
+    @property
+    def n(self) -> int:
+        return self.trials.height
+
+    @property
+    def effect(self) -> Effect | None:
+        """The median over engine processes; None without a trial."""
+        return measured(lambda confidence: estimate(self.trials, VALUE, self.scale, confidence))
 
     @property
     def median(self) -> float:
-        return float(np.median(self.values))
+        """The same without an interval; not a number without a trial."""
+        found = self.effect
+        return float("nan") if found is None else found.value
 
 
 @dataclass(frozen=True)
@@ -76,18 +80,20 @@ class Data:
         keys = [pl.col(key) == value for key, value in cell.model_dump().items()]
         return self.trials.filter(~pl.col("burn_in"), *keys)
 
-    def sample(self, cell: CellName, column: str, unverified: bool = False, from_trial: int = 0) -> Sample:
-        """Values of ``column`` in the valid trials of a cell; with ``unverified`` in the rejected ones, too."""
+    def sample(self, cell: CellName, column: str, of: str | None = None, unverified: bool = False, from_trial: int = 0) -> Sample:
+        """The trials of a cell that have a value of ``column``.
+
+        Args:
+            of: another column, in % of which it is taken.
+            unverified: rejected trials count, too.
+            from_trial: the first trial of each process that counts.
+        """
         counted = self.counted(cell)
+        value = pl.col(column).cast(pl.Float64)
         used = counted.filter(pl.col("trial") >= from_trial, pl.lit(unverified) | pl.col("valid"))
-        by_replicate = groups(used.with_columns(pl.col(column).cast(pl.Float64)), column)
-        values = pooled(by_replicate)
-        missing = None
-        if counted.is_empty():
-            missing = f"{cell} was not measured"
-        elif len(values) < ENOUGH:
-            missing = f"{cell} has {len(values)} usable trials of {len(counted)} with {column}, an interval needs {ENOUGH}"
-        return Sample(values, str(cell), missing, by_replicate)
+        used = used.with_columns((100 * value / pl.col(of) if of else value).alias(VALUE)).drop_nulls(VALUE)
+        scale: Scale | None = None if of is None and column.endswith(("_ms", "_s")) else "linear"
+        return Sample(used, str(cell), _missing(cell, counted.height, used, column), scale)
 
     def cells(self, phases: Sequence[str], variant: str, configurations: Sequence[str], state: str) -> list[CellName]:
         """Phases x configurations; without configurations, those that the variant was measured with in any phase ("*" if none)."""
@@ -103,3 +109,19 @@ class Data:
             if job["phase"] == phase and (not variants or job["variant"] in variants) and record["in_force"].get(key) is not None:
                 found.append(("/".join(cell_of(job)), record["in_force"][key]))
         return found
+
+
+def _missing(cell: CellName, measured_trials: int, used: pl.DataFrame, column: str) -> str | None:
+    """Why an interval cannot be had; None if it can."""
+    if not measured_trials:
+        return f"{cell} was not measured"
+    processes = used["engine_process"].n_unique()
+    if processes >= FEWEST_PROCESSES and used.height >= FEWEST_TRIALS:
+        return None
+    what = f"{cell} has {used.height} usable trials of {measured_trials} with {column}, of {processes} engine processes"
+    return f"{what}; {needed()}"
+
+
+def needed() -> str:
+    """What an interval needs."""
+    return f"an interval needs {FEWEST_TRIALS} of {FEWEST_PROCESSES}"

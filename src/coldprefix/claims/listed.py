@@ -25,12 +25,23 @@ class Threshold(Strict):
     reason: str = Field(min_length=10)
 
 
+class About(Strict):
+    """What a claim is about. Where the data are of something else, they cannot refute it."""
+
+    hardware: str | None = Field(default=None, min_length=3)
+
+
 class Claim(Strict):
-    """One entry of claims.yaml."""
+    """One entry of claims.yaml.
+
+    Attributes:
+        scope: the hardware that the claim is about, as a part of its name in provenance ("GTX 1650"). A claim without one is about any.
+    """
 
     id: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=32)
     statement: str = Field(min_length=1)
     original_status: str = "not among its claims"
+    scope: About = About()
     figure: FigureName | None = None
     test: CheckName
     parameters: dict[str, Any] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -9,9 +10,11 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from coldprefix.analysis.statistics import Estimate, degradation_pct
-from coldprefix.claims.data import CellName, Data, Effect, Sample
-from coldprefix.claims.verdict import Part, between, show
+from coldprefix.analysis import statistics
+from coldprefix.analysis.statistics import FEWEST_PROCESSES, Estimate
+from coldprefix.claims.data import VALUE, CellName, Data, Sample, needed
+from coldprefix.claims.effect import Effect, Judge, combined, inside, measured
+from coldprefix.claims.verdict import Part, show, show_effect
 from coldprefix.data.tables import METRICS, TRIALS
 from coldprefix.strict import OneOf
 from coldprefix.study.config import PhaseName
@@ -20,42 +23,94 @@ Metric = Annotated[str, OneOf("metric", lambda: [m for m in METRICS if m in TRIA
 Phases = Annotated[tuple[PhaseName, ...], Field(min_length=1)]
 
 
+def missing_of(samples: Iterable[Sample]) -> str | None:
+    """What these samples lack; None if nothing."""
+    return "; ".join(sample.missing for sample in samples if sample.missing) or None
+
+
 def missing_part(label: str, samples: Iterable[Sample]) -> Part | None:
     """The part that says which of these samples are missing; None if all are there."""
-    missing = [s.missing for s in samples if s.missing]
-    return Part(label, missing="; ".join(missing)) if missing else None
+    missing = missing_of(samples)
+    return Part(label, missing=missing) if missing else None
+
+
+def sample_part(label: str, sample: Sample, agrees: Judge, text: str = "") -> Part:
+    """The part of one sample, which is told without an interval where there is too little of it."""
+    effect = sample.effect
+    if effect is None:
+        return Part(label, missing=sample.missing)
+    return Part(label, agrees, effect, text, (sample.cell,), sample.n, sample.missing)
+
+
+def partners(one: Sample, other: Sample) -> bool:
+    """Was any of them measured beside the other, in one engine process by one job?"""
+    return statistics.ratio(one.trials, other.trials, VALUE).n > 0
+
+
+def ratio_of(over: Sample, under: Sample) -> Effect | None:
+    """Median over median: of partners in one process, or else of cells apart, which may be minutes between. None where a value is not
+    positive, so that there is no ratio."""
+    if any((sample.trials[VALUE] <= 0).any() for sample in (over, under)):
+        return None
+
+    def estimate(confidence: float) -> Estimate:
+        compare = statistics.ratio if partners(over, under) else statistics.apart
+        return compare(over.trials, under.trials, VALUE, confidence)
+
+    return measured(estimate)
+
+
+def ratio_part(label: str, over: Sample, under: Sample, agrees: Judge, text: str = "") -> Part:
+    """The part of two samples whose ratio decides; without a ``text`` it tells both medians."""
+    if not over.n or not under.n:
+        return Part(label, missing=missing_of([over, under]))
+    effect = ratio_of(over, under)
+    if effect is None:
+        return Part(label, missing=f"{over.cell} or {under.cell} holds values that are not positive, so there is no ratio")
+    text = text or f"medians {show(over.median)} and {show(under.median)}"
+    cells = (over.cell, under.cell)
+    return Part(label, agrees, effect, text, cells, over.n + under.n, missing_of([over, under]) or no_interval(effect, *cells))
+
+
+def no_interval(effect: Effect, one: str, other: str) -> str | None:
+    """Two cells that are each measured well enough may have too little in common."""
+    if effect.low is not None:
+        return None
+    return f"{one} and {other} were partners in fewer than {FEWEST_PROCESSES} engine processes; {needed()}"
+
+
+def lost_part(label: str, after: Sample, control: Sample, threshold: float, text: str) -> Part:
+    """How much of what is reused in a control is no longer reused, in %: at least the threshold.
+
+    Args:
+        after, control: shares of a prompt that were reused, in %.
+    """
+    cells, n = (after.cell, control.cell), after.n + control.n
+    kept, all_of_it = after.effect, control.effect
+    if kept is None or all_of_it is None:
+        return Part(label, missing=missing_of([after, control]))
+    if not (all_of_it.low or all_of_it.value) > 50:
+        return Part(label, text=text, cells=cells, n=n, missing=f"a control that keeps the prefix: {text}")
+    effect = combined((kept, all_of_it), lambda one, other: 100 * (1 - one / other))
+    return Part(label, inside(threshold, math.inf), effect, text, cells, n, missing_of([after, control]))
+
+
+def cost_text(miss: Sample, hit: Sample) -> str:
+    """What a miss costs over a hit in the same process, in ms and in ms for each token that it computes more; "" if they are no partners."""
+    cost = statistics.difference(miss.trials, hit.trials)
+    per_token = statistics.difference(miss.trials, hit.trials, per="stream_evaluated_tokens")
+    told = [effect for effect in (_shown(cost, "ms"), _shown(per_token, "ms a token computed more")) if effect]
+    return ", ".join(told)
+
+
+def _shown(found: Estimate, unit: str) -> str:
+    return "" if found.value is None else show_effect(Effect(found.value, found.low, found.high), unit)
 
 
 def median_of(values: pl.Series) -> float | None:
     """Median of what is known; None if nothing is."""
     known = values.drop_nulls().cast(pl.Float64).to_numpy()
     return float(np.median(known)) if len(known) else None
-
-
-def effect_of(found: Estimate) -> Effect:
-    """A median with its interval, as an effect."""
-    assert found.median is not None
-    return Effect(found.median, found.ci_low, found.ci_high)
-
-
-def ratio_of(over: Sample, under: Sample) -> Effect | None:
-    """Median over median with its interval; None where a value under the line is not positive."""
-    if (under.values <= 0).any():
-        return None
-    found = degradation_pct(under.groups, over.groups)
-    return effect_of(found).map(lambda pct: 1 + pct / 100)
-
-
-def ratio_part(label: str, over: Sample, under: Sample, inside: tuple[float, float], text: str = "") -> Part:
-    """The part of two samples whose ratio must lie ``inside``; without a ``text`` it tells both medians."""
-    if part := missing_part(label, [over, under]):
-        return part
-    effect = ratio_of(over, under)
-    if effect is None:
-        return Part(label, missing=f"{under.cell} holds values that are not positive, so there is no ratio")
-    text = text or f"medians {show(over.median)} and {show(under.median)}"
-    n = len(over.values) + len(under.values)
-    return Part(label, between(effect, *inside), effect, text, (over.cell, under.cell), n)
 
 
 def repeated_note(data: Data, cell: CellName) -> Part:

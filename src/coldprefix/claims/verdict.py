@@ -1,8 +1,11 @@
 """From parts to a verdict.
 
-A test looks at *parts*, for example one phase each. A part agrees with the claim or contradicts it only if its whole 95 % interval
-lies on one side of the threshold; otherwise, and where a measurement is missing, it leaves the claim open. Intervals are per part,
-not corrected for the number of parts.
+A test looks at *parts*, for example one phase each. A part agrees with the claim or contradicts it only if its whole interval lies on one
+side of the threshold; otherwise, and where a measurement is missing, it leaves the claim open.
+
+Where all of k parts must agree, each is judged by its 95 % interval: an error in one of them alone decides nothing. Where one of k is
+enough (to refute a claim about all, or to support one about any), chance has k tries, and each is judged by its interval at
+1 - 0.05 / k (Bonferroni).
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from coldprefix.claims.data import Effect
+from coldprefix.analysis.statistics import CONFIDENCE
+from coldprefix.claims.effect import Effect, Judge
+from coldprefix.claims.scope import Scope
 
-Verdict = Literal["supported", "refuted", "not decided"]
+Verdict = Literal["supported", "refuted", "contradicted here", "not decided"]
 Relation = Literal["at_least", "at_most", "within", "equals"]
 
 
@@ -24,18 +29,24 @@ class Part:
 
     Attributes:
         label: by which parts are put together in the finding: a phase.
-        agrees: with the claim; None leaves it open.
+        agrees: with the claim, None leaves it open; or how that is judged of the effect, whose interval depends on the number of parts.
         text: added to the finding.
         missing: what was not measured; then the part leaves the claim open.
     """
 
     label: str
-    agrees: bool | None = None
+    agrees: bool | Judge | None = None
     effect: Effect | None = None
     text: str = ""
     cells: tuple[str, ...] = ()
     n: int = 0
     missing: str | None = None
+
+    def judged(self, confidence: float = CONFIDENCE) -> bool | None:
+        """Does it agree with the claim, by its interval at this confidence?"""
+        if not callable(self.agrees):
+            return self.agrees
+        return None if self.effect is None or self.missing else self.agrees(self.effect.with_confidence(confidence))
 
 
 @dataclass(frozen=True)
@@ -47,15 +58,7 @@ class Outcome:
     finding: str
     rows: tuple[str, ...]
     n: int
-
-
-def between(effect: Effect, lowest: float, highest: float) -> bool | None:
-    """Does the whole interval lie in [lowest, highest] (True), or outside (False)? None: it straddles an end, or is unknown."""
-    if effect.low is None or effect.high is None:
-        return None
-    if lowest <= effect.low and effect.high <= highest:
-        return True
-    return False if effect.high < lowest or effect.low > highest else None
+    scope: Scope | None = None  # None: that of the cells in ``rows``
 
 
 def limits(relation: Relation, threshold: float) -> tuple[float, float]:
@@ -68,14 +71,18 @@ def limits(relation: Relation, threshold: float) -> tuple[float, float]:
     }[relation]
 
 
-def verdict_of(agrees: Sequence[bool | None], every: bool) -> Verdict:
+def verdict_of(parts: Sequence[Part], every: bool) -> Verdict:
     """Of a claim about every part, one part that contradicts is enough to refute it; of one about any part, one that agrees
     is enough to support it."""
-    if agrees and (all(a is True for a in agrees) if every else any(a is True for a in agrees)):
-        return "supported"
-    if agrees and (any(a is False for a in agrees) if every else all(a is False for a in agrees)):
-        return "refuted"
-    return "not decided"
+    if not parts:
+        return "not decided"
+    alone = [part.judged(1 - (1 - CONFIDENCE) / len(parts)) for part in parts]
+    together = [part.judged() for part in parts]
+    enough, wanted = (False, True) if every else (True, False)
+    verdicts: dict[bool, Verdict] = {True: "supported", False: "refuted"}
+    if all(one is wanted for one in together):
+        return verdicts[wanted]
+    return verdicts[enough] if any(one is enough for one in alone) else "not decided"
 
 
 def combine(parts: Sequence[Part], threshold: float, lead: str, unit: str, every: bool = True, extra: Sequence[Part] = ()) -> Outcome:
@@ -85,9 +92,9 @@ def combine(parts: Sequence[Part], threshold: float, lead: str, unit: str, every
         lead: begins the finding; the ranges of the effects by label follow.
         extra: what is told, and whose rows are named, but decides nothing.
     """
-    verdict = verdict_of([part.agrees for part in parts], every)
-    wanted = {"supported": True, "refuted": False, "not decided": None}[verdict]
-    deciding = [p.effect for p in parts if p.effect and p.agrees is wanted] or [p.effect for p in parts if p.effect]
+    verdict = verdict_of(parts, every)
+    wanted = {"supported": True, "refuted": False}.get(verdict)
+    deciding = [p.effect for p in parts if p.effect and p.judged() is wanted] or [p.effect for p in parts if p.effect]
     effect = min(deciding, key=lambda e: abs(e.value - threshold)) if deciding else None
     told = []
     for label in dict.fromkeys(part.label for part in parts if part.effect):
@@ -105,22 +112,19 @@ def combine(parts: Sequence[Part], threshold: float, lead: str, unit: str, every
 
 
 def show(value: float, unit: str = "") -> str:
-    """A number for people: three digits, more for R2, whole above 100."""
-    text = f"{value:.4f}" if unit == "R2" else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return text if unit in ("", "R2") else f"{text} {unit}"
+    """A number for people: three digits, whole above 100."""
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{text} {unit}" if unit else text
 
 
 def _range(values: Sequence[float], unit: str) -> str:
     low, high = show(min(values)), show(max(values))
-    if unit == "R2":
-        low, high = show(min(values), unit), show(max(values), unit)
-    return (low if low == high else f"{low} to {high}") + ("" if unit == "R2" else f" {unit}")
+    return (low if low == high else f"{low} to {high}") + f" {unit}"
 
 
 def show_effect(effect: Effect | None, unit: str) -> str:
     """E.g. "1.02 [0.98, 1.05] x"."""
     if effect is None:
         return "-"
-    inside = "R2" if unit == "R2" else ""
-    interval = "" if effect.low is None or effect.high is None else f" [{show(effect.low, inside)}, {show(effect.high, inside)}]"
-    return f"{show(effect.value, inside)}{interval} {unit}"
+    interval = "" if effect.low is None or effect.high is None else f" [{show(effect.low)}, {show(effect.high)}]"
+    return f"{show(effect.value)}{interval} {unit}"

@@ -51,7 +51,9 @@ CHECKS = (
     "overhead_hides_cost",
     "binaries_explain_gap",
     "absorbs_invalidation",
-    "no_partial_reuse",
+    "reused_share",
+    "miss_destroys",
+    "original_report",
     "kv_bytes_per_token",
     "slots_evict_prefix",
 )

@@ -6,9 +6,10 @@ import numpy as np
 from pydantic import Field
 
 from coldprefix.claims.checks import Check
-from coldprefix.claims.data import Data, Effect
+from coldprefix.claims.data import Data
+from coldprefix.claims.effect import Effect, inside
 from coldprefix.claims.parts import Phases
-from coldprefix.claims.verdict import Outcome, Part, between, combine, show
+from coldprefix.claims.verdict import Outcome, Part, combine, show
 from coldprefix.strict import Strict
 
 
@@ -38,10 +39,10 @@ def _part(p: Parameters, phase: str, threshold: float, data: Data) -> Part:
     middle = float(np.median(bytes_found))
     difference = Effect(middle, min(bytes_found), max(bytes_found)).map(lambda found: found - p.bytes_per_token)
     total = middle * p.cells / 2**20
-    text = f"{show(middle)} bytes reported in {len(values)} cells, {show(total)} MiB for {p.cells} tokens"
+    text = f"{show(middle)} bytes reported in {len(values)} cells, that is {show(total)} MiB for {p.cells} tokens by arithmetic"
     positions = min(int(r["job"]["model"]["positions"]) for r in records)
     text += f", of which this model can use {positions}" if positions < p.cells else ""
-    agrees = between(difference, -threshold, threshold)
+    agrees = inside(-threshold, threshold)  # each cell is a reading of its own, so the ends are exact
     return Part(phase, agrees, difference, text, tuple(cell for cell, _ in values), len(values))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from pydantic import Field
 
-from coldprefix.analysis.statistics import estimate
+from coldprefix.analysis import statistics
 from coldprefix.claims.checks import Check
-from coldprefix.claims.data import CellName, Data, Effect
-from coldprefix.claims.parts import effect_of, missing_part
-from coldprefix.claims.verdict import Outcome, Part, between, combine, show
+from coldprefix.claims.data import CellName, Data
+from coldprefix.claims.effect import Effect, combined, measured
+from coldprefix.claims.parts import missing_of, no_interval
+from coldprefix.claims.verdict import Outcome, Part, combine, show, show_effect
 from coldprefix.strict import Strict
 from coldprefix.study.config import PhaseName
 
@@ -25,30 +24,34 @@ class Parameters(Strict):
 
 
 def overhead_hides_cost(p: Parameters, threshold: float, data: Data) -> Outcome:
-    """client_ms of a miss in % of what the miss costs (miss minus hit TTFT): below the threshold it hides nothing, from
-    `hides_from_pct` on it can. The interval is that of the extremes of both, so rather too wide."""
+    """client_ms of a miss in % of what the miss costs (TTFT of a miss minus that of a hit in the same process): below the threshold it
+    hides nothing, from `hides_from_pct` on it can. The interval is that of the extremes of both, so rather too wide."""
     parts = [_part(p, miss, threshold, data) for miss in data.cells([p.phase], p.variant, p.configurations, "miss")]
     return combine(parts, threshold, f"Transport and harness on {p.phase}, in % of what a miss costs there", "%")
 
 
 def _part(p: Parameters, miss: CellName, threshold: float, data: Data) -> Part:
-    samples = [data.sample(miss, "client_ms"), data.sample(miss, "ttft_ms")]
-    samples.append(data.sample(miss.model_copy(update={"state": "hit"}), "ttft_ms"))
-    if part := missing_part(miss.configuration, samples):
-        return part
-    client, after_miss, after_hit = (effect_of(estimate(s.groups)) for s in samples)
-    ends = (client.low, client.high, after_miss.low, after_miss.high, after_hit.low, after_hit.high)
-    client_low, client_high, miss_low, miss_high, hit_low, hit_high = (v for v in ends if v is not None)
-    least, most, cost = miss_low - hit_high, miss_high - hit_low, after_miss.value - after_hit.value
-    cells, n = (str(miss), samples[2].cell), len(samples[1].values) + len(samples[2].values)
-    if least <= 0:
-        why = f"in {miss.configuration} a miss costs {show(cost)} ms, not distinguishable from 0, so there is nothing to hide"
+    client, slow = data.sample(miss, "client_ms"), data.sample(miss, "ttft_ms")
+    fast = data.sample(miss.model_copy(update={"state": "hit"}), "ttft_ms")
+    added = client.effect
+    cost = measured(lambda confidence: statistics.difference(slow.trials, fast.trials, confidence=confidence))
+    cells, n = (slow.cell, fast.cell), slow.n + fast.n
+    if added is None or cost is None:
+        missing = missing_of([client, slow, fast])
+        return Part(miss.configuration, missing=missing or f"{slow.cell} and {fast.cell} were not measured in the same processes")
+    if (cost.value if cost.low is None else cost.low) <= 0:
+        why = f"in {miss.configuration} a miss costs {show_effect(cost, 'ms')}, not distinguishable from 0, so there is nothing to hide"
         return Part(miss.configuration, cells=cells, n=n, missing=why)
-    quotients = [100 * a / b for a in (client_low, client_high) for b in (least, most)]
-    effect = Effect(100 * client.value / cost, min(quotients), max(quotients))
-    hidden = between(effect, p.hides_from_pct, math.inf)
-    agrees = False if max(quotients) < threshold else True if hidden else None
-    return Part(miss.configuration, agrees, effect, f"{show(client.value)} ms beside a cost of {show(cost)} ms", cells, n)
+    effect = combined((added, cost), lambda one, other: 100 * one / other)
+    text = f"{show(added.value)} ms beside a cost of {show_effect(cost, 'ms')}"
+    missing = missing_of([client, slow, fast]) or no_interval(cost, *cells)
+
+    def agrees(found: Effect) -> bool | None:
+        if found.low is None or found.high is None:
+            return None
+        return False if found.high < threshold else True if found.low >= p.hides_from_pct else None
+
+    return Part(miss.configuration, agrees, effect, text, cells, n, missing)
 
 
 CHECK = Check(parameters=Parameters, unit="%", run=overhead_hides_cost)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from coldprefix.claims.checks import Check
 from coldprefix.claims.data import CellName, Data
+from coldprefix.claims.effect import inside
 from coldprefix.claims.parts import Metric, ratio_part
 from coldprefix.claims.verdict import Outcome, combine, limits
 from coldprefix.strict import Strict
@@ -24,7 +25,7 @@ def ratio(p: Parameters, threshold: float, data: Data) -> Outcome:
     """Median of `metric` in the cell `over`, divided by that in the cell `under`."""
     over, under = data.sample(p.over, p.metric), data.sample(p.under, p.metric)
     lead = f"{p.metric} of {p.over} over that of {p.under}"
-    return combine([ratio_part("ratio", over, under, limits(p.relation, threshold))], threshold, lead, "x")
+    return combine([ratio_part("ratio", over, under, inside(*limits(p.relation, threshold)))], threshold, lead, "x")
 
 
 CHECK = Check(parameters=Parameters, unit="x", run=ratio)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from coldprefix.analysis.statistics import estimate
 from coldprefix.claims.checks import Check
 from coldprefix.claims.data import Data
-from coldprefix.claims.parts import Phases, effect_of, missing_part
-from coldprefix.claims.verdict import Outcome, Part, between, combine, limits
+from coldprefix.claims.effect import inside
+from coldprefix.claims.parts import Phases, sample_part
+from coldprefix.claims.verdict import Outcome, combine, limits
 from coldprefix.strict import Strict
 from coldprefix.study.config import State
 
@@ -29,12 +29,7 @@ def reuse(p: Parameters, threshold: float, data: Data) -> Outcome:
     parts = []
     for cell in data.cells(p.phases, p.variant, p.configurations, p.state):
         found = data.sample(cell, f"{p.step}_cached_tokens", unverified=True)
-        if part := missing_part(cell.phase, [found]):
-            parts.append(part)
-            continue
-        effect = effect_of(estimate(found.groups))
-        agrees = between(effect, *limits(p.relation, threshold))
-        parts.append(Part(cell.phase, agrees, effect, "", (found.cell,), len(found.values)))
+        parts.append(sample_part(cell.phase, found, inside(*limits(p.relation, threshold))))
     lead = f"Tokens that the {p.step} of a {p.state} reused, rejected trials included ({p.variant})"
     return combine(parts, threshold, lead, "tokens")
 

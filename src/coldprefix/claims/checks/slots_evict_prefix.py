@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from coldprefix.claims.checks import Check
 from coldprefix.claims.data import CellName, Data
-from coldprefix.claims.parts import median_of, missing_part, ratio_of
-from coldprefix.claims.verdict import Outcome, Part, between, combine, limits, show, show_effect
+from coldprefix.claims.parts import lost_part, missing_of, ratio_of
+from coldprefix.claims.verdict import Outcome, Part, combine, show, show_effect
 from coldprefix.strict import Strict
 from coldprefix.study.config import PhaseName
 
@@ -33,20 +33,15 @@ def slots_evict_prefix(p: Parameters, threshold: float, data: Data) -> Outcome:
 
 
 def _part(shared: CellName, control: CellName, threshold: float, data: Data) -> Part:
-    reused = [data.sample(cell, "rewarm_cached_tokens") for cell in (shared, control)]
-    if part := missing_part(shared.phase, reused):
-        return part
-    length = median_of(data.counted(control).filter("valid")["warmup_prompt_tokens"])
-    counts = f"the re-warm reuses {show(reused[0].median)} tokens, {show(reused[1].median)} in the control with room for all"
-    cells, n = (reused[0].cell, reused[1].cell), len(reused[0].values) + len(reused[1].values)
-    kept = ratio_of(*reused)
-    if kept is None or (length is not None and reused[1].median < length / 2):
-        return Part(shared.phase, cells=cells, n=n, missing=f"a control that keeps the prefix: {counts}")
+    reused = [data.sample(cell, "rewarm_cached_tokens", of="warmup_prompt_tokens") for cell in (shared, control)]
+    if not all(sample.n for sample in reused):
+        return Part(shared.phase, missing=missing_of(reused))
+    counts = [data.sample(cell, "rewarm_cached_tokens") for cell in (shared, control)]
+    text = f"the re-warm reuses {show(counts[0].median)} tokens, {show(counts[1].median)} in the control with room for all"
     times = [data.sample(cell, "rewarm_ms") for cell in (shared, control)]
-    if not any(t.missing for t in times):
-        counts += f" and takes {show_effect(ratio_of(*times), 'x')} as long ({show(times[0].median)} and {show(times[1].median)} ms)"
-    effect = kept.map(lambda share: 100 * (1 - share))
-    return Part(shared.phase, between(effect, *limits("at_least", threshold)), effect, counts, cells, n)
+    if all(sample.n for sample in times):
+        text += f" and takes {show_effect(ratio_of(*times), 'x')} as long ({show(times[0].median)} and {show(times[1].median)} ms)"
+    return lost_part(shared.phase, reused[0], reused[1], threshold, text)
 
 
 def _refusals(data: Data, cell: CellName) -> Part:
