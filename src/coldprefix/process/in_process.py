@@ -47,23 +47,26 @@ class InProcess:
     ) -> None:
         self._what, self._name, self.log = what, name, log
         self._start_timeout_s, self._timeout_s = start_timeout_s, timeout_s
+        self._deadline = math.inf
+        self._passed = ""
+        self._period_s = min(max(min(timeout_s, start_timeout_s) / 10, 0.5), 10.0)
+        self._saved: tuple[int, ...] = os.dup(1), os.dup(2)
+        self._terminal = os.dup(2)
+        try:  # first: where this fails, what is said must reach the terminal
+            threading.Thread(target=self._watch, daemon=True).start()
+        except RuntimeError as error:
+            raise MemoryError(str(error)) from None
         self._inherited = dict(os.environ)
         os.environ.clear()
         os.environ.update(environment)
         self._tmp = _own_tmp() if own_tmp else None
         log.parent.mkdir(parents=True, exist_ok=True)
         _flush()
-        self._saved: tuple[int, ...] = os.dup(1), os.dup(2)
-        self._terminal = os.dup(2)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
         faulthandler.enable()  # the Python stack: a crash inside a library leaves no other trace
-        self._deadline = math.inf
-        self._passed = ""
-        self._period_s = min(max(min(timeout_s, start_timeout_s) / 10, 0.5), 10.0)
-        threading.Thread(target=self._watch, daemon=True).start()
 
     @contextmanager
     def starting(self, loads: Path) -> Iterator[None]:
