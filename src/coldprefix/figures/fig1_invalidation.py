@@ -69,9 +69,7 @@ def _label(panel: Axes, at: float, rows: pl.DataFrame, settings: Figures) -> Non
     if per_token:
         text += f"\n{per_token['median']:.3g} ms/tok".replace("-", "\u2212")
     tops = [style.top(row) for row in rows.filter(pl.col("metric") == "ttft_ms").iter_rows(named=True)]
-    panel.annotate(
-        text, (at, max(tops)), (0, 3), textcoords="offset points", ha="center", linespacing=1.0, fontsize=settings.font_pt - 1.5
-    )
+    panel.annotate(text, (at, max(tops)), (0, 3), textcoords="offset points", ha="center", linespacing=1.0, fontsize=settings.font_pt - 1.5)
 
 
 def _in_pct(rows: pl.DataFrame) -> str:

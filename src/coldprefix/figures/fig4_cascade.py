@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 
 from coldprefix.analysis.statistics import estimate
 from coldprefix.figures import captions, style
+from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 CONFIGURATION = "A512_B256"
@@ -22,13 +23,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     trials = data.trials
     configuration = CONFIGURATION if CONFIGURATION in set(trials["configuration"]) else str(trials["configuration"][0])
     shown = trials.filter(pl.col("variant").is_in(["main", "host_tier/on"]) & (pl.col("configuration") == configuration))
-    columns = [(phase, "main") for phase in data.phases if shown.filter((pl.col("phase") == phase) & (pl.col("variant") == "main")).height]
-    columns += [
-        (phase, "host_tier/on")
-        for phase in data.phases
-        if shown.filter((pl.col("phase") == phase) & (pl.col("variant") == "host_tier/on")).height
-    ]
-    columns.sort(key=lambda column: (data.phases.index(column[0]), column[1] != "main"))
+    shown = shown.filter(pl.col("state").is_in([state for state in data.states if registry.edit(state).warmed]))
+    found = set(shown.select("phase", "variant").rows())
+    columns = [(phase, variant) for phase in data.phases for variant in ("main", "host_tier/on") if (phase, variant) in found]
     figure, axes = plt.subplots(2, len(columns), figsize=(settings.text_in, 3.3), sharex=True, sharey="row", squeeze=False)
     rows: list[dict[str, Any]] = []
     states = style.states_in(shown)
@@ -70,5 +67,6 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     text += (
         " engine says it reused and computed (below). In one slot without a host-memory tier a miss destroys [A, B] and the re-warm pays"
     )
-    text += " for it again; in a block pool, or with the tier, [A, B] survives. Bars: mean over processes of their medians; error bars: " + captions.INTERVAL + ".""
+    text += " for it again; in a block pool, or with the tier, [A, B] survives. Bars: mean over processes of their medians;"
+    text += " error bars: " + captions.INTERVAL + "."
     return style.Drawing(figure, pl.DataFrame(rows, infer_schema_length=None), captions.caption(shown_data, text))

@@ -57,7 +57,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     text += (
         " above the time of a one-token answer, below the prompt tokens that the engine says it reused. With repeated prompts a miss is one"
     )
-    text += f" only once in an engine process, wherever the engine keeps what it has seen. The first engine process of each cell is shown:"
+    text += " only once in an engine process, wherever the engine keeps what it has seen. The first engine process of each cell is shown:"
     text += f" {rows.height} trials, none left out, so there is no interval; {refused.height} of them verification"
     text += f" rejects as misses ({refused.filter(pl.col('content') == 'repeated').height} with repeated prompts); {names}; one machine: {machine}."
     text += f" {captions.confounded(data.provenance)}"
