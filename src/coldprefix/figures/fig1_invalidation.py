@@ -51,7 +51,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     handles = [style.patch(state, NAMES.get(state, state)) for state in states]
     place = {"loc": "outside upper right", "ncols": len(states)} if wide else {"loc": "outside upper left", "ncols": 2}
     figure.legend(handles=handles, handlelength=1.4, borderaxespad=0.1, **place)
-    bars = "{}\nbars: " + captions.INTERVAL + "; points: processes' medians."
+    bars = "{};" + (" " if wide else "\n") + "bars: " + captions.INTERVAL + (";" if wide else ";\n") + " points: processes' medians."
     captions.note(figure, captions.measured_note(data, wrap=not wide, bars=bars), settings.font_pt)
     text = "Time to first token by configuration: cache hit, cache miss, and cold, which is the prompt of the hit with nothing cached. Above the"
     text += " bars, what a miss costs over a hit of the same engine process: milliseconds, and milliseconds for each token that it computes more;"
@@ -67,7 +67,7 @@ def _label(panel: Axes, at: float, rows: pl.DataFrame, settings: Figures) -> Non
         return
     text = f"{style.signed(cost['median'], 0 if abs(cost['median']) >= 10 else 1)} ms"
     if per_token:
-        text += f"\n{per_token['median']:.3g} ms/tok".replace("-", "\u2212")
+        text += f"\n{per_token['median']:#.2g} ms/tok".replace("-", "\u2212").replace(". ", " ")
     tops = [style.top(row) for row in rows.filter(pl.col("metric") == "ttft_ms").iter_rows(named=True)]
     panel.annotate(text, (at, max(tops)), (0, 3), textcoords="offset points", ha="center", linespacing=1.0, fontsize=settings.font_pt - 1.5)
 

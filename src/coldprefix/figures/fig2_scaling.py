@@ -58,7 +58,13 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         Line2D([], [], markerfacecolor="white", markeredgewidth=0.6, label="hit, by tokens cached", **grey),
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2 if wide else 1, handlelength=1.0, borderaxespad=0.1)
-    bars = "{}\npoints: processes' medians; line: mean of the processes' lines; band and bars: " + captions.INTERVAL + "."
+    bars = (
+        "{};"
+        + (" " if wide else "\n")
+        + "points: processes' medians; line: mean of the processes' lines;\nband and bars: "
+        + captions.INTERVAL
+        + "."
+    )
     captions.note(figure, captions.measured_note(data, wrap=not wide, bars=bars), settings.font_pt)
     text = "Time to first token against the tokens recomputed, from a few dozen to the model's limit; hollow: hits, against the tokens that were"
     text += " cached. All lengths were measured in each engine process in random order. A line is fitted to each process's medians (least squares"
@@ -131,15 +137,19 @@ def _line(panel: Axes, fitted: Fit, settings: Figures) -> None:
 
 def _residuals(panel: Axes, fitted: Fit, look: dict[str, Any]) -> None:
     for tokens, value in fitted.deviations_pct.items():
-        panel.errorbar(tokens, value.value, style.errors(style.row_of(value)), markersize=2.8, elinewidth=0.7, markeredgewidth=0, **look)
+        panel.errorbar(tokens, value.value, style.errors(style.row_of(value)), markersize=2.8, elinewidth=0.7, capthick=0.7, **look)
 
 
 def _told(value: Estimate, digits: int) -> str:
     """ "0.312 [0.300, 0.324]"."""
-    shown = "\u2013" if value.value is None else f"{value.value:.{digits}f}"
-    if value.low is not None:
-        shown += f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    shown = "\u2013" if value.value is None else _fixed(value.value, digits)
+    if value.low is not None and value.high is not None:
+        shown += f" [{_fixed(value.low, digits)}, {_fixed(value.high, digits)}]"
     return shown.replace("-", "\u2212")
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
 
 def _words(fitted: Fit) -> str:
@@ -159,4 +169,4 @@ def _limit(data: style.Measured, top: Axes, bottom: Axes, settings: Figures, lab
         panel.axvline(ubatch, ymax=height, color="#777777", linewidth=0.7, linestyle=":")
     if label:
         size = settings.font_pt - 2
-        bottom.annotate("n_ubatch", (ubatch, 0.02), (2, 0), bottom.get_xaxis_transform(), "offset points", fontsize=size, color="#555555")
+        bottom.annotate("n_ubatch", (ubatch, 0.06), (2, 0), bottom.get_xaxis_transform(), "offset points", fontsize=size, color="#555555")

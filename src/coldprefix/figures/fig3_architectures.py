@@ -51,7 +51,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         panel.set_xlim(-0.5, len(data.phases) - 0.5)
         panel.axhline(0, color="black", linewidth=0.6)
         low, high = panel.get_ylim()
-        panel.set_ylim(low * 1.1 if low < 0 else 0, high * 1.42)  # room for the legend
+        panel.set_ylim(low * 1.1 if low < 0 else 0, high * 1.5)  # room for the legend
     left.set_ylabel("cost over a hit\n(ms for each token computed more)")
     right.set_ylabel("one-token answer to a miss (ms)")
     names = {"miss": "miss", "cold": "cold: nothing cached"}
@@ -59,7 +59,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     grey = "#999999"
     seen = Patch(facecolor=grey, hatch=REPEATED_HATCH, edgecolor="white", label="repeated prompts")
     right.legend(handles=[Patch(facecolor=grey, label="fresh prompts"), seen], loc="upper left", ncols=2, handlelength=1.4)
-    bars = "{}; over the bars: the same in %.\nBars: " + captions.INTERVAL + "."
+    bars = "{}; numbers: the difference in %; bars: " + captions.INTERVAL + "."
     shown = style.Measured(pl.concat([main.trials, _misses(confound)]), data.summary, [*main.provenance, *confound.provenance])
     captions.note(figure, captions.measured_note(shown, bars=bars), settings.font_pt)
     text = f"What the caches differ in ({configuration}), one thing changed at a time. Left, the cache state: what a miss, and the prompt of a hit"
@@ -83,7 +83,7 @@ def _costs(panel: Axes, costs: pl.DataFrame, phases: list[str], states: list[str
                 continue
             style.bar(panel, i + shift, row, state, width)
             effect = style.find(costs, phase=phase, state=state, metric=EFFECT)
-            _percent(panel, i + shift, row, effect, settings)
+            _percent(panel, i + shift, row, effect, settings, rotation=90)
 
 
 def _misses(confound: style.Measured) -> pl.DataFrame:
@@ -115,11 +115,13 @@ def _contents(panel: Axes, confound: style.Measured, phases: list[str], settings
     return rows
 
 
-def _percent(panel: Axes, x: float, row: dict[str, Any], effect: dict[str, Any] | None, settings: Figures) -> None:
+def _percent(panel: Axes, x: float, row: dict[str, Any], effect: dict[str, Any] | None, settings: Figures, rotation: int = 0) -> None:
     if effect is None:
         return
     text = f"{style.signed(effect['median'], 0)} %"
-    panel.annotate(text, (x, style.top(row)), (0, 2), textcoords="offset points", ha="center", fontsize=settings.font_pt - 2)
+    panel.annotate(
+        text, (x, style.top(row)), (0, 2), textcoords="offset points", ha="center", rotation=rotation, fontsize=settings.font_pt - 2
+    )
 
 
 def _missing(panel: Axes, x: float, settings: Figures) -> None:

@@ -36,9 +36,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
             if found.value is None:
                 continue
             # Side by side, so that both intervals show; single processes are no series in n_batch, so no line joins them.
-            x = sizes.index(asked) + shift / 2
+            x, away = sizes.index(asked) + shift / 2, width / 4 * (1 if shift >= 0 else -1)
             look = {"color": colour, "marker": marker, "linestyle": ""}
-            axes.plot([x + width / 4] * len(found.units), found.units, markersize=2.2, alpha=0.6, markeredgewidth=0, **look)
+            axes.plot([x + away] * len(found.units), found.units, markersize=2.2, alpha=0.6, markeredgewidth=0, **look)
             axes.errorbar(x, found.value, style.errors(row), markersize=4.5, elinewidth=0.9, label=label, **look)
             label = None
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
@@ -46,7 +46,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     axes.set_ylabel("TTFT of a miss (ms)")
     axes.set_ylim(0, 1.25 * (axes.dataLim.y1 if rows and axes.dataLim.y1 > 0 else 1.0))
     axes.legend(loc="upper right", ncols=2, handlelength=1.2)
-    bars = "{};\nsmall: processes' medians; bars: " + captions.INTERVAL + "."
+    bars = "{};\nsmall: processes' medians;\nbars: " + captions.INTERVAL + "."
     captions.note(figure, captions.measured_note(data, wrap=True, bars=bars), settings.font_pt)
     capped = sorted({row["n_batch_in_force"] for row in rows if row["n_batch_in_force"] != row["n_batch"]})
     text = f"Time to first token of a miss ({', '.join(sorted(set(data.trials['configuration'])))}) for n_batch from {sizes[0]} to {sizes[-1]}, on both"

@@ -49,7 +49,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2, handlelength=2.4)
     names, machine = captions.where(data.provenance)
-    note = f"Weights: {names}. {machine}. Every trial of the first engine process, the first trial too; llama-server has its default"
+    note = f"Weights: {names}. {machine}.\nEvery trial of the first engine process, the first trial too; llama-server has its default"
     note += " host-memory cache (8192 MiB)."
     captions.note(figure, note, settings.font_pt)
     refused = rows.filter(pl.col("query_rejection").is_not_null())

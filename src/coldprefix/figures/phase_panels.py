@@ -31,7 +31,7 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     for panel in axes:
         panel.set_xticks(range(len(lengths)), [style.configuration_label(c, lengths[c]) for c in lengths])
         panel.set_ylim(bottom=0)
-        panel.set_ylim(top=panel.get_ylim()[1] * (1.6 if http and panel is axes[0] else 1.3))  # room for the legend
+        panel.set_ylim(top=panel.get_ylim()[1] * (1.75 if http and panel is axes[0] else 1.3))  # room for the legend
     figure.suptitle(f"{style.backend_title(phase)} ({phase})", fontsize=settings.font_pt)
     captions.note(figure, captions.measured_note(data), settings.font_pt)
     text = f"{style.backend_title(phase)}. Left: time to first token"

@@ -136,7 +136,7 @@ def apply(settings: Figures) -> None:
 
 def signed(value: float, digits: int) -> str:
     """A number with its sign, the minus a real one."""
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\u2212")  # + 0.0: no minus before a zero
 
 
 def row_of(found: Estimate) -> dict[str, Any]:
@@ -155,13 +155,13 @@ def errors(row: Mapping[str, Any]) -> list[list[float]]:
 def bar(axes: Axes, x: float, row: Mapping[str, Any], state: str, width: float, **style: Any) -> None:
     """One bar with its interval, in the colour of its state."""
     style = {"color": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "linewidth": 0.3, **style}
-    axes.bar(x, row["median"], width, yerr=errors(row), error_kw={"elinewidth": 0.7, "ecolor": "black"}, **style)
+    axes.bar(x, row["median"], width, yerr=errors(row), error_kw={"elinewidth": 0.7, "ecolor": "black", "zorder": 5}, **style)
 
 
 def points(axes: Axes, x: float, values: Sequence[float], width: float) -> None:
-    """The processes' own values over a bar, side by side, so that equal ones show; white edges keep them apart from a dark bar."""
+    """The processes' own values over a bar, side by side, so that equal ones show, and below its interval."""
     places = [x + width * 0.6 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
-    axes.plot(places, values, "o", color="black", markersize=2, markeredgecolor="white", markeredgewidth=0.3, zorder=4)
+    axes.plot(places, values, "o", color="white", markersize=2, markeredgecolor="black", markeredgewidth=0.35, zorder=4)
 
 
 def top(row: Mapping[str, Any]) -> float:
