@@ -7,7 +7,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from coldprefix.analysis.statistics import apart, estimate
 from coldprefix.analysis.summary import COMPARISONS, COST_PER_TOKEN, EFFECT, in_pct
@@ -16,7 +15,7 @@ from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 CONFIGURATION = "A512_B256"  # the one that the sweep `confound` repeats
-REPEATED_HATCH = "xxxx"
+LOOKS: dict[str, dict[str, str]] = {"fresh": {}, "repeated": {"color": style.pale(style.COLOURS["miss"]), "hatch": "xxxx"}}
 SHOWN = [
     "phase",
     "variant",
@@ -56,9 +55,11 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     right.set_ylabel("one-token answer to a miss (ms)")
     names = {"miss": "miss", "cold": "cold: nothing cached"}
     left.legend(handles=[style.patch(s, names.get(s, s)) for s in states], loc="upper left", ncols=2, handlelength=1.4)
-    grey = "#999999"
-    seen = Patch(facecolor=grey, hatch=REPEATED_HATCH, edgecolor="white", label="repeated prompts")
-    right.legend(handles=[Patch(facecolor=grey, label="fresh prompts"), seen], loc="upper left", ncols=2, handlelength=1.4)
+    misses = [
+        style.patch("miss", "miss, fresh prompts"),
+        style.patch("miss", "miss, repeated prompts", facecolor=LOOKS["repeated"]["color"], hatch=LOOKS["repeated"]["hatch"]),
+    ]
+    right.legend(handles=misses, loc="upper left", ncols=2, handlelength=1.4, columnspacing=1.0)
     bars = "{}; numbers: the difference in %; bars: " + captions.INTERVAL + "."
     shown = style.Measured(pl.concat([main.trials, _misses(confound)]), data.summary, [*main.provenance, *confound.provenance])
     captions.note(figure, captions.measured_note(shown, bars=bars), settings.font_pt)
@@ -106,8 +107,7 @@ def _contents(panel: Axes, confound: style.Measured, phases: list[str], settings
             named = {"phase": phase, "variant": cell["variant"][0], "configuration": cell["configuration"][0], "state": "miss"}
             row = style.row_of(estimate(cell, "query_ms"))
             rows.append(named | {"metric": "query_ms", "unit": "ms"} | row)
-            hatch = REPEATED_HATCH if content == "repeated" else ""
-            style.bar(panel, x, row, "miss", width, color=style.BACKEND_COLOURS[phase], hatch=hatch)
+            style.bar(panel, x, row, "miss", width, **LOOKS[content])
             if content == "repeated" and change.value is not None:
                 effect = style.row_of(change)
                 rows.append(named | {"metric": "repeated over fresh, query_ms", "unit": "%"} | effect)
