@@ -153,11 +153,11 @@ def _settings(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row per cell, and per state that others' jobs measured beside their own: medians with their intervals, valid and rejected trials."""
-    known = {cell_of(r["job"]).path for r in provenance}
+    jobs = _jobs(provenance)
     rows: dict[str, dict[str, Any]] = {}
     for row in summary.filter(~pl.col("metric").is_in(COMPARISONS)).iter_rows(named=True):
         cell = cell_of(row).path
-        found = rows.setdefault(cell, {"cell": cell, "known": cell in known, "metrics": {}})
+        found = rows.setdefault(cell, {"cell": cell, "job": jobs.get(cell), "metrics": {}})
         if row["metric"] == "ttft_ms":
             found |= {
                 "n": row["n"],
@@ -168,6 +168,16 @@ def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> li
             }
         found["metrics"][row["metric"]] = with_interval(row["median"], row["ci_low"], row["ci_high"])
     return list(rows.values())
+
+
+def _jobs(provenance: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By what was measured the cell whose job measured it: its own, or the first that has it among its partners or lengths."""
+    jobs = {}
+    for record in provenance:
+        job = record["job"]
+        for kind in job["kinds"]:
+            jobs.setdefault(cell_of({**job, "configuration": kind["configuration"], "state": kind["state"]}).path, cell_of(job).path)
+    return jobs | {path: path for path in (cell_of(record["job"]).path for record in provenance)}
 
 
 def _rejections(rejected: pl.DataFrame) -> list[dict[str, Any]]:
