@@ -7,17 +7,14 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import fake_run
 import polars as pl
 import pytest
-from conftest import Values, with_values
-from null_engine import NullSession
+from conftest import Values
 from pypdf import PdfReader
 
-from coldprefix.analysis.summary import summary_of, trials_of
-from coldprefix.data import tables
-from coldprefix.data.raw import as_frame
-from coldprefix.engines.contract import Completion
 from coldprefix.figures import (
+    captions,
     fig1_invalidation,
     fig2_scaling,
     fig3_architectures,
@@ -27,48 +24,23 @@ from coldprefix.figures import (
     phase_panels,
     style,
 )
-from coldprefix.measure import protocol
 from coldprefix.study import registry
-from coldprefix.study.checks import parse
 from coldprefix.study.config import Config
-from coldprefix.study.plan import job_of
 
 FIGURES = {
     module.__name__.rpartition(".")[2]: module.draw
     for module in (fig1_invalidation, fig2_scaling, fig3_architectures, fig4_cascade, fig5_batch_size, fig6_confound)
 }
-PHASES = registry.phases()
 VALUES = ("median", "ci_low", "ci_high")
 Measure = Callable[..., style.Measured]
 
 
-class Timed(NullSession):
-    """Takes 5 ms and 0.1 ms for each token it computes."""
-
-    def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
-        done = super().complete(prompt, max_tokens, stream)
-        first = 5 + 0.1 * (done.evaluated_tokens or 0)
-        times = [first + 2.0 * i for i in range(max_tokens)]
-        return dataclasses.replace(done, total_ms=times[-1], token_times_ms=times if stream else [])
-
-
 @pytest.fixture
 def measured(values: Values) -> Measure:
-    """All cells of these experiments and phases, measured on null engines: a slot for llama.cpp, a block pool for vLLM."""
+    """All cells of these experiments and phases, measured on null engines."""
 
-    def measure(*phases: str, experiments: Sequence[str] = ("main",)) -> style.Measured:
-        config = parse(
-            with_values(values, {"settle_ms": 0, "trials": 3, "burn_in": 1, "phases": list(phases), "experiments": list(experiments)})
-        )
-        rows, provenance = [], []
-        for cell in config.all_cells():
-            job = job_of(config, cell)
-            session = Timed("slot") if job.engine == "llamacpp" else Timed("pool", 128)
-            rows += protocol.run_replicate(session, job, 0, 0, lambda _: None)
-            in_force = job.settings
-            provenance.append({"host": {"cpu": "Some CPU @ 3 GHz", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": in_force})
-        trials = trials_of(as_frame(rows).lazy()).collect().cast(tables.schema(tables.TRIALS))
-        return style.Measured(trials, summary_of(trials), provenance)
+    def measure(*phases: str, experiments: Sequence[str] = ("main",), noise: float = 0.0) -> style.Measured:
+        return fake_run.measured(values, phases, experiments, noise)
 
     return measure
 
@@ -78,7 +50,8 @@ def written(drawing: style.Drawing, folder: Path, config: Config) -> tuple[PdfRe
     style.save(drawing, paths, config.figures)
     assert paths[1].read_bytes().startswith(b"\x89PNG")
     assert pl.read_csv(io.BytesIO(paths[2].read_bytes())).height == drawing.rows.height > 0
-    assert "Some CPU" in paths[3].read_text() and "trials" in paths[3].read_text()
+    said = paths[3].read_text()
+    assert "one machine: Some CPU" in said and "trials" in said and "engine process" in said
     assert sorted(p.name for p in folder.iterdir()) == ["figure.csv", "figure.pdf", "figure.png", "figure.txt"]
     reader = PdfReader(paths[0])
     return reader, reader.pages[0].extract_text()
@@ -106,14 +79,19 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
         "Some CPU",
     ):
         assert words in text, words
-    assert "+346 %" in text  # (5 + 28.0) / (5 + 2.4)
+    assert "+26 ms" in text and "0.10 ms/tok" in text, "256 tokens of 0.1 ms each"
+    assert captions.INTERVAL in text
 
 
 @pytest.mark.parametrize(
     ("name", "experiments", "words"),
     [
-        ("fig2_scaling", ["scaling"], ["tokens recomputed", "0.100 ms/token", "R² = 1.000", "n_ubatch"]),
-        ("fig3_architectures", ["main", "confound"], ["TTFT of a miss over a hit (%)", "next warm-up (% of a cold one)", "repeated miss"]),
+        ("fig2_scaling", ["scaling"], ["hit, by tokens cached", "0.100 [0.100, 0.100]", "bend 0.0", "n_ubatch"]),
+        (
+            "fig3_architectures",
+            ["main", "confound"],
+            ["ms for each token computed more", "cold: nothing cached", "repeated prompts", "+346 %"],
+        ),
         ("fig4_cascade", ["main", "host_tier"], ["prompt tokens", "+ host tier", "re-warm", "reused"]),
         ("fig5_batch_size", ["batch_size"], ["n_batch (tokens)", "TTFT of a miss (ms)", "2048"]),
         ("fig6_confound", ["confound"], ["tokens reused,", "says the engine", "repeated prompts", "the whole prompt: 280"]),
@@ -132,21 +110,45 @@ def test_the_figures_of_the_sweeps(
         assert word in text.replace("\n", " ") or word in text, word
 
 
+def test_fig1_shows_three_states_with_the_medians_of_each_process(measured: Measure, config: Config) -> None:
+    drawing = fig1_invalidation.draw(measured("phase3b", noise=0.03), config.figures)
+    ttft = drawing.rows.filter(pl.col("metric") == "ttft_ms")
+    assert set(ttft["state"]) == {"hit", "miss", "cold"} and ttft["ci_low"].null_count() == 0
+    points = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "o"]
+    assert len(points) == ttft.height == 9
+    assert {len(line.get_xdata()) for line in points} == {2 * fake_run.PROCESSES}, "each state is measured in two jobs"
+    assert "for each token that it computes more" in drawing.caption and "%" in drawing.caption
+
+
 def test_the_line_of_figure_2_is_the_law_the_engine_follows(measured: Measure, config: Config) -> None:
-    caption = fig2_scaling.draw(measured("phase3b", experiments=["scaling"]), config.figures).caption
-    assert "llama.cpp Python 0.1 [0.1, 0.1] ms/token, intercept 5 [5, 5] ms, R² 1 [1, 1]" in caption
+    drawing = fig2_scaling.draw(measured("phase3b", experiments=["scaling"]), config.figures)
+    assert "llama.cpp Python 0.1000 [0.1000, 0.1000] ms/token, intercept 5.0 [5.0, 5.0] ms, bend 0.0 [0.0, 0.0] %" in drawing.caption
+    hits = drawing.rows.filter(pl.col("state") == "hit").sort("tokens")
+    assert hits["tokens"].to_list() == [24, 120, 248, 504, 632, 760, 920], "cached ones"
+    assert hits["median"].to_list() == pytest.approx([7.4] * 7)
+    off = drawing.rows.filter(pl.col("quantity") == "off the line")
+    assert off.height == 7 and off["ci_low"].null_count() == 0
+
+
+def test_the_interfaces_of_an_engine_share_an_axis_in_figures_1_and_2(measured: Measure, config: Config) -> None:
+    data = measured(*registry.phases(), experiments=["main", "scaling"])
+    for draw in (fig1_invalidation.draw, fig2_scaling.draw):
+        limits = [axes.get_ylim() for axes in draw(data, config.figures).figure.axes[:4]]
+        assert limits[0] == limits[1] and limits[2] == limits[3]
 
 
 def test_figure_3_tells_the_architectures_apart(measured: Measure, config: Config) -> None:
-    """A block pool keeps [A, B] and the repeated [B, Q]; a slot keeps neither."""
+    """A block pool keeps the repeated [B, Q]; a slot does not. Both compute what is not cached at the same price."""
     rows = fig3_architectures.draw(measured("phase2", "phase3b", experiments=["main", "confound"]), config.figures).rows
-    found = {(row["phase"], row["quantity"]): row["median"] for row in rows.iter_rows(named=True)}
-    assert found["phase2", "TTFT of a first miss over a hit"] == pytest.approx(100 * (33 / 7.4 - 1))
-    assert found["phase2", "TTFT of a repeated miss over a hit"] == pytest.approx(0), "256 of 280 tokens are reused"
-    assert found["phase3b", "TTFT of a repeated miss over a hit"] == pytest.approx(100 * (33 / 7.4 - 1))
-    assert found["phase3b", "re-warm after a miss, of a cold warm-up"] == pytest.approx(100)
-    assert found["phase3b", "re-warm after a hit, of a cold warm-up"] < 10
-    assert found["phase2", "re-warm after a miss, of a cold warm-up"] == pytest.approx(100 * (5 + 12.8) / (5 + 76.8))
+    found = {(row["phase"], row["variant"], row["state"], row["metric"]): row for row in rows.iter_rows(named=True)}
+    for phase in ("phase2", "phase3b"):
+        assert found[phase, "main", "miss", "ttft_cost_ms_per_token"]["median"] == pytest.approx(0.1)
+        assert found[phase, "main", "cold", "ttft_cost_ms"]["median"] == pytest.approx(76.8)
+        assert found[phase, "confound/fresh", "miss", "query_ms"]["median"] == pytest.approx(33)
+    change = "repeated over fresh, query_ms"
+    assert found["phase2", "confound/repeated", "miss", change]["median"] == pytest.approx(100 * (7.4 / 33 - 1)), "256 of 280 are reused"
+    assert found["phase3b", "confound/repeated", "miss", change]["median"] == pytest.approx(0)
+    assert all(row["ci_low"] is not None for row in found.values())
 
 
 def test_figure_4_shows_what_was_reused_in_each_step(measured: Measure, config: Config) -> None:
@@ -159,8 +161,9 @@ def test_figure_4_shows_what_was_reused_in_each_step(measured: Measure, config: 
 
 def test_figure_6_shows_every_trial_and_what_verification_rejects(measured: Measure, config: Config) -> None:
     drawing = fig6_confound.draw(measured("phase2", "phase3b", experiments=["confound"]), config.figures)
-    n = config.sweeps["confound"].trials
-    assert isinstance(n, int) and drawing.rows.height == 2 * 2 * n
+    n = fake_run.TRIALS
+    assert drawing.rows.height == 2 * 2 * n and set(drawing.rows["process"]) == {0}, "the first process of each cell"
+    assert "first engine process" in drawing.caption
     repeated = drawing.rows.filter(pl.col("phase") == "phase2", pl.col("content") == "repeated").sort("trial")
     assert repeated["query_cached_tokens"].to_list() == [0] + [256] * (n - 1)
     assert f"{n - 1} of them verification rejects as misses ({n - 1} with repeated prompts)" in drawing.caption
@@ -168,7 +171,8 @@ def test_figure_6_shows_every_trial_and_what_verification_rejects(measured: Meas
 
 def test_figure_3_says_what_was_not_measured(measured: Measure, config: Config) -> None:
     figure = fig3_architectures.draw(measured("phase3b"), config.figures).figure
-    assert [text.get_text() for text in figure.axes[0].texts] == ["+346", "not measured"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+346 %", "+1038 %"]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not measured", "not measured"]
 
 
 def test_no_bar_is_cut_off(measured: Measure, config: Config) -> None:
@@ -198,9 +202,34 @@ def test_phase_panels(phase: str, measured: Measure, config: Config, tmp_path: P
     data = measured("phase3b", phase) if phase != "phase3b" else measured(phase)
     reader, text = written(phase_panels.draw(data, config.figures, phase), tmp_path, config)
     check_fonts(reader)
-    for words in ("time to first token (ms)", "throughput (tokens/s)", "warm-up (ms)", "after a miss"):
+    for words in ("time to first token (ms)", "throughput (tokens/s)", "warm-up (ms)", "after a miss", "cold"):
         assert words in text, words
-    assert ("streaming overhead" in text) == (registry.phases()[phase].interface == "http")
+    assert "after a cold" not in text, "it has no warm-up"
+    assert "depends on the length of the context" in (tmp_path / "figure.txt").read_text().replace("\n", " ")
+    assert ("streaming adds" in text) == (registry.phases()[phase].interface == "http")
+
+
+def test_overhead_has_its_sign(measured: Measure, config: Config) -> None:
+    data = measured("phase3a")
+    negative = pl.when(pl.col("metric") == "overhead_ms").then(-1.5).otherwise("median").alias("median")
+    data = dataclasses.replace(data, summary=data.summary.with_columns(negative))
+    panel = phase_panels.draw(data, config.figures, "phase3a").figure.axes[0]
+    assert [text.get_text() for text in panel.texts] == ["\u22121.5"] * 9
+    assert sum(patch.get_height() == pytest.approx(-1.5) for patch in panel.patches) == 9
+
+
+def test_captions_say_what_is_confounded(measured: Measure) -> None:
+    data = measured("phase2", "phase3b")
+    assert "vLLM bf16 against llama.cpp f16): compare within an engine" in captions.confounded(data.provenance)
+    assert captions.confounded(data.of(phase="phase2").provenance) == ""
+    text = captions.counted(data.trials)
+    assert text == f"{2 * fake_run.PROCESSES} engine processes and {2 * fake_run.PROCESSES * fake_run.TRIALS} trials for each value"
+
+
+def test_figure_5_joins_nothing(measured: Measure, config: Config) -> None:
+    drawing = fig5_batch_size.draw(measured("phase3a", "phase3b", experiments=["batch_size"], noise=0.03), config.figures)
+    assert all(line.get_linestyle() == "None" for line in drawing.figure.axes[0].lines)
+    assert drawing.rows["processes"].to_list() == [fake_run.PROCESSES] * 10 and drawing.rows["ci_low"].null_count() == 0
 
 
 @pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig2_scaling", ["scaling"])])
@@ -224,14 +253,14 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
 
 
 def test_backends_have_colours_and_markers_of_their_own() -> None:
-    assert len({*style.BACKEND_COLOURS.values(), *style.COLOURS.values()}) == 6
+    assert len(set(style.BACKEND_COLOURS.values())) == 4 and len(set(style.COLOURS.values())) == 3
     assert len(set(style.BACKEND_MARKERS.values())) == 4
 
 
-def test_hit_and_miss_differ_in_more_than_hue() -> None:
+def test_states_differ_in_more_than_hue() -> None:
     def luminance(colour: str) -> float:
         red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     assert abs(luminance(style.COLOURS["hit"]) - luminance(style.COLOURS["miss"])) > 0.05
-    assert style.HATCHES["hit"] != style.HATCHES["miss"]
+    assert len(set(style.HATCHES.values())) == len(style.HATCHES)

@@ -6,23 +6,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import fake_run
 import polars as pl
 import pytest
 from browser import Browser
-from conftest import Values, with_values
-from null_engine import NullSession
+from conftest import Values
 
-from coldprefix.analysis.summary import summary_of, trials_of
+from coldprefix.analysis.self_check import self_check
 from coldprefix.claims.table import CLAIMS
 from coldprefix.data import tables
-from coldprefix.data.raw import as_frame
 from coldprefix.figures import fig1_invalidation, style
-from coldprefix.measure import protocol
 from coldprefix.report import page as report
 from coldprefix.study.checks import parse
-from coldprefix.study.plan import job_of
 
 EVIL = "<script>document.title='pwned'</script>&\"'<img src=x onerror=\"document.title='pwned'\">"
 Build = Callable[..., Path]
@@ -31,33 +27,15 @@ Build = Callable[..., Path]
 @pytest.fixture
 def page(values: Values, tmp_path: Path) -> Path:
     """A report over measured null engines, into which words from outside were put wherever they can come in."""
-    config = parse(
-        with_values(
-            values, {"settle_ms": 0, "trials": 3, "burn_in": 1, "phases": ["phase2", "phase3b"], "experiments": ["main", "confound"]}
-        )
-    )
-    rows: list[protocol.Row] = []
-    provenance: list[dict[str, Any]] = []
-    for cell in config.all_cells():
-        job = job_of(config, cell)
-        rows += protocol.run_replicate(NullSession("slot" if job.engine == "llamacpp" else "pool", 128), job, 0, 0, lambda _: None)
-        record = {"host": {"cpu": f"CPU {EVIL}", "gpus": []}, "job": job.model_dump(mode="json"), "in_force": {"slots": 1, "version": EVIL}}
-        provenance.append(
-            record
-            | {
-                "wall_s": 60.0,
-                "job_s": 61.0,
-                "engine_busy_s": 48.0,
-                "engine_start_s": [3.0],
-                "settle_s": 1.0,
-                "finished_at": "2026-01-01T00:00:00+00:00",
-            }
-        )
-    frame = as_frame(rows).with_columns(
-        rejection=pl.when((pl.col("trial") == 2) & (pl.col("sweep") == "main")).then(pl.lit(EVIL)).otherwise("rejection")
-    )
-    trials = trials_of(frame.lazy()).collect().cast(tables.schema(tables.TRIALS))
-    summary = summary_of(trials)
+    config = parse(values)
+    changes = {"phases": ["phase2", "phase3b"], "experiments": ["main", "confound"]}
+    rows, provenance = fake_run.requests(values, changes, noise=0.03)
+    times = {"wall_s": 60.0, "job_s": 61.0, "engine_busy_s": 48.0, "engine_start_s": [3.0], "settle_s": 1.0}
+    for record in provenance:
+        record |= times | {"host": {"cpu": f"CPU {EVIL}", "gpus": []}, "in_force": {"slots": 1, "version": EVIL}}
+        record |= {"finished_at": "2026-01-01T00:00:00+00:00"}
+    bad = (pl.col("trial") == 2) & (pl.col("sweep") == "main")
+    trials, summary = fake_run.tables_of(rows.with_columns(rejection=pl.when(bad).then(pl.lit(EVIL)).otherwise("rejection")))
     figure = tmp_path / "fig1_invalidation.png"
     drawing = fig1_invalidation.draw(style.Measured(trials, summary, provenance), config.figures)
     style.save(drawing, [figure, figure.with_suffix(".csv"), figure.with_suffix(".txt")], config.figures)
@@ -72,7 +50,9 @@ def page(values: Values, tmp_path: Path) -> Path:
         schema=tables.schema(CLAIMS),
     )  # fmt: skip
     path = tmp_path / "report.html"
-    path.write_text(report.build(trials, summary, checked, provenance, [figure], "null engine\n<python> 0.02 ms"), encoding="utf-8")
+    calibration, peers = "null engine\n<python> 0.02 ms", None
+    html = report.build(trials, summary, checked, provenance, [figure], calibration, peers, self_check(trials))
+    path.write_text(html, encoding="utf-8")
     return path
 
 
@@ -120,7 +100,7 @@ def test_the_page_says_what_was_rejected_and_what_was_not_decided(page: Path) ->
     text = page.read_text()
     assert "not decided" in text and "refuted" in text and "345.9 [340, 350] %" in text
     assert "&lt;script&gt;document.title" in text and EVIL not in text
-    assert re.search(r'<td class="cell">phase2/A512_B256/hit</td><td>2</td>', text), "the rejected trial by its cell"
+    assert "<td>0.2, 1.2, 2.2, 0.2 (phase2/A512_B256/miss), " in text, "rejected trials by process, and by the cell that measured them"
     assert text.count('href="#fig1_invalidation"') > text.count('href="#fig4_cascade"') == 0, (
         "a claim leads to its figure, if that is drawn"
     )
@@ -131,7 +111,25 @@ def test_a_report_without_claims_says_so(page: Path, values: Values) -> None:
     trials = pl.DataFrame(schema=tables.schema(tables.TRIALS))
     text = report.build(trials, pl.DataFrame(schema=tables.schema(tables.SUMMARY)), None, [], [])
     assert "The claims were not checked" in text and "None." in text and "The harness was not calibrated" in text
+    assert "The intervals were not checked" in text and 'id="cpu"' not in text, "nothing was measured on a CPU"
 
 
 def test_the_calibration_is_shown(page: Path) -> None:
     assert "null engine\n&lt;python&gt; 0.02 ms" in page.read_text()
+
+
+def test_the_intervals_are_checked_beside_the_calibration(page: Path) -> None:
+    text = page.read_text()
+    found = re.search(r"  all      \d+ of (\d+) \(\d+%\)", text)
+    assert found and int(found[1]) > 20
+    assert text.index('id="clock"') < text.index("null engine\n") < text.index('id="self-check"') < text.index('id="warnings"')
+
+
+def test_a_run_on_a_cpu_says_what_it_cannot_say(page: Path) -> None:
+    text = page.read_text()
+    assert "The counts travel" in text and "The milliseconds do not" in text
+    assert "over engine processes (Student's t)" in text and "bootstrap" not in text
+
+
+def test_what_a_partner_measured_leads_to_the_job_that_did(page: Path) -> None:
+    assert '<a href="#cell-phase2/A512_B256/hit">phase2/A512_B256/cold</a>' in page.read_text()

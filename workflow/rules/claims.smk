@@ -47,6 +47,7 @@ rule report:
         ),
         calibration=rules.calibration.output.text,
         peers=rules.peers.output.text,
+        self_check="results/self_check.parquet",
         provenance="results/provenance.json",
     output:
         "results/report.html",
@@ -58,7 +59,7 @@ rule report:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
-        " --calibration {input.calibration:q} --peers {input.peers:q} --out {output:q} --provenance {input.provenance:q}"
+        " --calibration {input.calibration:q} --peers {input.peers:q} --self-check {input.self_check:q} --out {output:q} --provenance {input.provenance:q}"
 
 
 if STUDY.config.compare is not None:

@@ -1,6 +1,6 @@
 """Put everything into one HTML file that works offline.
 
-python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --provenance FILE --out results/report.html
+python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --self-check FILE --provenance FILE --out results/report.html
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from coldprefix.analysis.self_check import SELF_CHECK
 from coldprefix.data import tables
 from coldprefix.data.parquet import read_table, read_tables
 from coldprefix.data.raw import read_records
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="PNG files, with .csv and .txt beside each")
     parser.add_argument("--calibration", type=Path, help="the table of the calibration as text")
     parser.add_argument("--peers", type=Path, help="the engines' own instruments beside the harness, as text")
+    parser.add_argument("--self-check", type=Path, help="the same computation measured in two places: results/self_check.parquet")
     parser.add_argument("--provenance", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -36,7 +38,8 @@ def main() -> None:
     provenance = read_records(arguments.provenance)
     calibration = arguments.calibration.read_text() if arguments.calibration else None
     peers = arguments.peers.read_text() if arguments.peers else None
-    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers)
+    checked = read_tables([arguments.self_check], SELF_CHECK) if arguments.self_check else None
+    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers, checked)
     write_text(arguments.out, html)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import polars as pl
 
-from coldprefix.figures import style
+from coldprefix.figures import captions, style
 from coldprefix.instrument.calibration import MEDIAN_BIAS_MS, THROUGHPUT_ERROR_PCT
 from coldprefix.study.config import Figures
 
@@ -58,7 +58,7 @@ def draw(samples: pl.DataFrame, settings: Figures) -> style.Drawing:
     left.set_ylim(top=max(left.get_ylim()[1], 0.3) * 1.35)
     right.set_xlabel("true throughput (tokens/s)")
     right.set_ylabel("error of throughput (%)")
-    style.note(
+    captions.note(
         figure,
         "Null engines with scripted times. Points: medians; bars: 1st to 99th percentile; grey: target for the median.",
         settings.font_pt,

@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from coldprefix.figures import style
+from coldprefix.figures import captions, style
 from coldprefix.study.config import Figures
 
 
@@ -48,10 +48,10 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
         axes[0][0].set_xticks(ticks if high / low < 2 else [t for t in ticks if t not in (0.8, 0.9, 1.1, 1.25, 1.5)])
     figure.supxlabel(f"time to first token, {names[1]} / {names[0]}", fontsize=settings.font_pt)
     handles = [
-        Line2D([], [], color=style.COLOURS[s], marker=m, markersize=3.5, linewidth=1, label=f"cache {s}")
+        Line2D([], [], color=style.COLOURS[s], marker=m, markersize=3.5, linewidth=1, label=s)
         for s, m in style.STATE_MARKERS.items()
         if s in shifts
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
-    text = f"Time to first token of {names[1]} over {names[0]}, per cell, with 95 % bootstrap intervals. What differs: {'; '.join(differing) or 'nothing declared'}."
+    text = f"Time to first token of {names[1]} over {names[0]}, per cell, with the {captions.INTERVAL}. What differs: {'; '.join(differing) or 'nothing declared'}."
     return style.Drawing(figure, comparison, text)

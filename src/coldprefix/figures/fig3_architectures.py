@@ -1,4 +1,4 @@
-"""Figure 3: what the cache architectures differ in: a first miss, a repeated one, and what the next warm-up costs."""
+"""Figure 3: what the caches differ in, one thing changed at a time: the cache state, then whether the prompt was seen before."""
 
 from __future__ import annotations
 
@@ -6,97 +6,123 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import polars as pl
-from matplotlib.patches import Patch
+from matplotlib.axes import Axes
 
-from coldprefix.analysis.statistics import Estimate, degradation_pct, groups
-from coldprefix.figures import style
+from coldprefix.analysis.statistics import apart, estimate
+from coldprefix.analysis.summary import COMPARISONS, COST_PER_TOKEN, EFFECT, in_pct
+from coldprefix.figures import captions, style
+from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
-WIDTH = 0.38
 CONFIGURATION = "A512_B256"  # the one that the sweep `confound` repeats
+LOOKS: dict[str, dict[str, str]] = {"fresh": {}, "repeated": {"color": style.pale(style.COLOURS["miss"]), "hatch": "xxxx"}}
+SHOWN = [
+    "phase",
+    "variant",
+    "configuration",
+    "state",
+    "metric",
+    "unit",
+    "n",
+    "processes",
+    "median",
+    "sd_processes",
+    "df",
+    "ci_low",
+    "ci_high",
+]
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
-    """Draw, per backend, the degradation of TTFT on first touch and repeated, and the re-warm after a hit and after a miss."""
+    """Draw, per backend, what a miss and a cold prompt cost over a hit, and the same misses with fresh and with repeated prompts."""
     style.apply(settings)
-    trials = data.trials
-    configuration = CONFIGURATION if CONFIGURATION in set(trials["configuration"]) else str(trials["configuration"][0])
-    main = trials.filter(pl.col("valid") & (pl.col("variant") == "main") & (pl.col("configuration") == configuration))
-    # Repeated misses are rejected as misses, by the engine's own count; here they are the subject.
-    repeated = trials.filter((pl.col("variant") == "confound/repeated") & (pl.col("trial") > 0))
-    rows: list[dict[str, Any]] = []
-    figure, (left, right) = plt.subplots(1, 2, figsize=(settings.text_in, 2.5))
-    phases = data.phases
-    for i, phase in enumerate(phases):
-        own = main.filter(pl.col("phase") == phase)
-        again = repeated.filter(pl.col("phase") == phase)
-        hit, miss = (own.filter(pl.col("state") == state) for state in ("hit", "miss"))
-        effects = {
-            "first miss": (degradation_pct(groups(hit, "query_ms"), groups(miss, "query_ms")), miss["query_cached_tokens"].median()),
-            "repeated miss": (degradation_pct(groups(hit, "query_ms"), groups(again, "query_ms")), again["query_cached_tokens"].median()),
-        }
-        for side, (name, (effect, reused)) in zip((-1, 1), effects.items(), strict=True):
-            rows.append({"phase": phase, "quantity": f"TTFT of a {name} over a hit", "unit": "%", "cached_tokens": reused, **vars(effect)})
-            _bar(left, i + side * WIDTH / 2, effect, phase, hatch="" if side < 0 else "....", settings=settings, percent=True)
-        for side, (name, cell) in zip((-1, 1), (("hit", hit), ("miss", miss)), strict=True):
-            cost = degradation_pct(groups(own, "warmup_ms"), groups(cell, "rewarm_ms"))
-            share = Estimate(
-                cost.n, None, _plus_100(cost.median), None, _plus_100(cost.ci_low), _plus_100(cost.ci_high)
-            )  # of a cold warm-up
-            reused = cell["rewarm_cached_tokens"].median()
-            rows.append(
-                {"phase": phase, "quantity": f"re-warm after a {name}, of a cold warm-up", "unit": "%", "cached_tokens": reused}
-                | vars(share)
-            )
-            _bar(right, i + side * WIDTH / 2, share, phase, hatch="////" if side > 0 else "", settings=settings, percent=False)
-    titles = [style.backend_title(phase).replace(" ", "\n", 1) for phase in phases]
+    main, confound = data.of(variant="main"), data.of(sweep="confound")
+    found = set(main.trials["configuration"])
+    configuration = CONFIGURATION if CONFIGURATION in found or not found else str(main.trials["configuration"][0])
+    main = main.of(configuration=configuration)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(settings.text_in, 2.8))
+    costs = main.summary.filter(pl.col("metric").is_in(COMPARISONS)).select(SHOWN)
+    states = [state for state in registry.EDITS[1:] if state in set(costs["state"])]
+    _costs(left, costs, data.phases, states, settings)
+    rows = _contents(right, confound, data.phases, settings)
     for panel in (left, right):
-        panel.set_xticks(range(len(phases)), titles)
-        panel.set_xlim(-0.5, len(phases) - 0.5)
+        panel.set_xticks(range(len(data.phases)), captions.backends(data.phases))
+        panel.set_xlim(-0.5, len(data.phases) - 0.5)
         panel.axhline(0, color="black", linewidth=0.6)
         low, high = panel.get_ylim()
-        panel.set_ylim(low * 1.1 if low < 0 else 0, high * 1.32)
-    left.set_ylabel("TTFT of a miss over a hit (%)")
-    right.set_ylabel("next warm-up (% of a cold one)")
-    grey = "#999999"
-    left.legend(
-        handles=[
-            Patch(facecolor=grey, label="first miss (fresh prompt)"),
-            Patch(facecolor=grey, hatch="....", edgecolor="white", label="repeated miss (seen before)"),
-        ],
-        loc="upper left",
-        handlelength=1.4,
-    )
-    right.legend(
-        handles=[Patch(facecolor=grey, label="after a hit"), Patch(facecolor=grey, hatch="////", edgecolor="white", label="after a miss")],
-        loc="upper left",
-        handlelength=1.4,
-    )
-    style.note(figure, style.measured_note(data.of(variant="main", configuration=configuration)), settings.font_pt)
-    text = f"What the caches differ in ({configuration}). Left: time of a one-token answer to a miss over that to a hit; the first time a prompt is"
+        panel.set_ylim(low * 1.1 if low < 0 else 0, high * 1.5)  # room for the legend
+    left.set_ylabel("cost over a hit\n(ms for each token computed more)")
+    right.set_ylabel("one-token answer to a miss (ms)")
+    names = {"miss": "miss", "cold": "cold: nothing cached"}
+    left.legend(handles=[style.patch(s, names.get(s, s)) for s in states], loc="upper left", ncols=2, handlelength=1.4)
+    misses = [
+        style.patch("miss", "miss, fresh prompts"),
+        style.patch("miss", "miss, repeated prompts", facecolor=LOOKS["repeated"]["color"], hatch=LOOKS["repeated"]["hatch"]),
+    ]
+    right.legend(handles=misses, loc="upper left", ncols=2, handlelength=1.4, columnspacing=1.0)
+    bars = "{}; numbers: the difference in %; bars: " + captions.INTERVAL + "."
+    shown = style.Measured(pl.concat([main.trials, _misses(confound)]), data.summary, [*main.provenance, *confound.provenance])
+    captions.note(figure, captions.measured_note(shown, bars=bars), settings.font_pt)
+    text = f"What the caches differ in ({configuration}), one thing changed at a time. Left, the cache state: what a miss, and the prompt of a hit"
+    text += " with nothing cached (cold), cost over a hit of the same engine process, in ms for each token computed more, and over the bars in %."
     text += (
-        " sent, and repeated, where llama-server has its default host-memory cache. A repeated miss is no miss where the engine still holds"
+        " Right, the prompts: the same misses under the same settings (llama-server has its default host-memory cache in both) with fresh"
     )
-    text += (
-        " it. Right: the warm-up of [A, B] after a query, as a share of a cold one. Medians with 95 % bootstrap intervals; main experiment:"
-    )
-    table = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.lit(configuration).alias("configuration"))
-    return style.Drawing(figure, table, style.caption(data.of(variant="main", configuration=configuration), text))
+    text += " prompts and with repeated ones, from the second trial of a process on; over the bars, what repeating changes in %. A repeated miss"
+    text += " is no miss where the engine still holds the prompt: there verification rejects it, and it is in no other figure but figure 6. Both"
+    text += f" were measured minutes apart. Error bars: {captions.INTERVAL}."
+    table = pl.concat([costs, pl.DataFrame(rows, schema=costs.schema)])
+    return style.Drawing(figure, table, captions.caption(shown, text))
 
 
-def _plus_100(value: float | None) -> float | None:
-    return None if value is None else value + 100
+def _costs(panel: Axes, costs: pl.DataFrame, phases: list[str], states: list[str], settings: Figures) -> None:
+    for i, phase in enumerate(phases):
+        for state, shift, width in style.beside(states):
+            row = style.find(costs, phase=phase, state=state, metric=COST_PER_TOKEN)
+            if row is None:
+                _missing(panel, i + shift, settings)
+                continue
+            style.bar(panel, i + shift, row, state, width)
+            effect = style.find(costs, phase=phase, state=state, metric=EFFECT)
+            _percent(panel, i + shift, row, effect, settings, rotation=90)
 
 
-def _bar(axes: Any, x: float, estimate: Estimate, phase: str, hatch: str, settings: Figures, percent: bool) -> None:
-    """A bar in the backend's colour with its value above it; nothing where nothing was measured."""
-    row = vars(estimate)
-    if row["median"] is None:
-        axes.annotate("not measured", (x, 0), (0, 3), textcoords="offset points", ha="center", rotation=90, fontsize=settings.font_pt - 2.5)
+def _misses(confound: style.Measured) -> pl.DataFrame:
+    """Repeated misses are rejected as misses, by the engine's own count; here they are the subject. The first of a process is a true miss
+    whatever the prompts, so it is left out of both."""
+    return confound.trials.filter(pl.col("trial") > 0, pl.col("query_ms").is_not_null()).with_columns(valid=pl.lit(True))
+
+
+def _contents(panel: Axes, confound: style.Measured, phases: list[str], settings: Figures) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for i, phase in enumerate(phases):
+        own = _misses(confound).filter(pl.col("phase") == phase)
+        cells = {content: own.filter(pl.col("content") == content) for content in ("fresh", "repeated")}
+        change = in_pct(apart(cells["repeated"], cells["fresh"], "query_ms"))
+        for (content, cell), shift in zip(cells.items(), (-0.5, 0.5), strict=True):
+            x, width = i + shift * style.GROUP / 2, style.GROUP / 2
+            if cell.is_empty():
+                _missing(panel, x, settings)
+                continue
+            named = {"phase": phase, "variant": cell["variant"][0], "configuration": cell["configuration"][0], "state": "miss"}
+            row = style.row_of(estimate(cell, "query_ms"))
+            rows.append(named | {"metric": "query_ms", "unit": "ms"} | row)
+            style.bar(panel, x, row, "miss", width, **LOOKS[content])
+            if content == "repeated" and change.value is not None:
+                effect = style.row_of(change)
+                rows.append(named | {"metric": "repeated over fresh, query_ms", "unit": "%"} | effect)
+                _percent(panel, x, row, effect, settings)
+    return rows
+
+
+def _percent(panel: Axes, x: float, row: dict[str, Any], effect: dict[str, Any] | None, settings: Figures, rotation: int = 0) -> None:
+    if effect is None:
         return
-    colour = style.BACKEND_COLOURS[phase]
-    yerr = style.interval(row)
-    axes.bar(x, row["median"], WIDTH, yerr=yerr, color=colour, hatch=hatch, edgecolor="white", linewidth=0.3, error_kw={"elinewidth": 0.7})
-    top = max(0.0, row["ci_high"] if row["ci_high"] is not None else row["median"])
-    text = style.signed(row["median"], 0) if percent else f"{row['median']:.0f}"
-    axes.annotate(text, (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=settings.font_pt - 1.5)
+    text = f"{style.signed(effect['median'], 0)} %"
+    panel.annotate(
+        text, (x, style.top(row)), (0, 2), textcoords="offset points", ha="center", rotation=rotation, fontsize=settings.font_pt - 2
+    )
+
+
+def _missing(panel: Axes, x: float, settings: Figures) -> None:
+    panel.annotate("not measured", (x, 0), (0, 3), textcoords="offset points", ha="center", rotation=90, fontsize=settings.font_pt - 2.5)

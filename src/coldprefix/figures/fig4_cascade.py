@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.patches import Patch
 
-from coldprefix.analysis.statistics import estimate, groups
-from coldprefix.figures import style
+from coldprefix.analysis.statistics import estimate
+from coldprefix.figures import captions, style
+from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 CONFIGURATION = "A512_B256"
@@ -22,13 +23,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     trials = data.trials
     configuration = CONFIGURATION if CONFIGURATION in set(trials["configuration"]) else str(trials["configuration"][0])
     shown = trials.filter(pl.col("variant").is_in(["main", "host_tier/on"]) & (pl.col("configuration") == configuration))
-    columns = [(phase, "main") for phase in data.phases if shown.filter((pl.col("phase") == phase) & (pl.col("variant") == "main")).height]
-    columns += [
-        (phase, "host_tier/on")
-        for phase in data.phases
-        if shown.filter((pl.col("phase") == phase) & (pl.col("variant") == "host_tier/on")).height
-    ]
-    columns.sort(key=lambda column: (data.phases.index(column[0]), column[1] != "main"))
+    shown = shown.filter(pl.col("state").is_in([state for state in data.states if registry.edit(state).warmed]))
+    found = set(shown.select("phase", "variant").rows())
+    columns = [(phase, variant) for phase in data.phases for variant in ("main", "host_tier/on") if (phase, variant) in found]
     figure, axes = plt.subplots(2, len(columns), figsize=(settings.text_in, 3.3), sharex=True, sharey="row", squeeze=False)
     rows: list[dict[str, Any]] = []
     states = style.states_in(shown)
@@ -37,13 +34,13 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         for state, shift, width in style.beside(states):
             cell = shown.filter(pl.col("valid") & (pl.col("phase") == phase) & (pl.col("variant") == variant) & (pl.col("state") == state))
             for i, step in enumerate(STEPS):
-                time = vars(estimate(groups(cell, f"{step}_ms")))
+                time = style.row_of(estimate(cell, f"{step}_ms"))
                 same = "query" if step == "query" else "warmup"  # the re-warm sends the warm-up's prompt again
                 sent, cached = cell[f"{same}_prompt_tokens"].median(), cell[f"{step}_cached_tokens"].median()
                 rows.append(
                     {"phase": phase, "variant": variant, "configuration": configuration, "state": state, "step": step}
-                    | {f"{k}_ms" if k != "n" else k: v for k, v in time.items()}
-                    | {"prompt_tokens": sent, "cached_tokens": cached}
+                    | time
+                    | {"unit": "ms", "prompt_tokens": sent, "cached_tokens": cached}
                 )
                 if time["median"] is None or sent is None or cached is None:
                     continue
@@ -65,10 +62,11 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         handles.append(Patch(facecolor=style.pale(style.COLOURS[state]), label="reused"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=1.4, columnspacing=1.2)
     shown_data = style.Measured(shown, data.summary, data.provenance)
-    style.note(figure, style.measured_note(shown_data), settings.font_pt)
+    captions.note(figure, captions.measured_note(shown_data), settings.font_pt)
     text = f"The cascade ({configuration}): the steps of a trial whose query is a hit or a miss, their time (above) and the prompt tokens that the"
     text += (
         " engine says it reused and computed (below). In one slot without a host-memory tier a miss destroys [A, B] and the re-warm pays"
     )
-    text += " for it again; in a block pool, or with the tier, [A, B] survives. Medians with 95 % bootstrap intervals;"
-    return style.Drawing(figure, pl.DataFrame(rows, infer_schema_length=None), style.caption(shown_data, text))
+    text += " for it again; in a block pool, or with the tier, [A, B] survives. Bars: mean over processes of their medians;"
+    text += " error bars: " + captions.INTERVAL + "."
+    return style.Drawing(figure, pl.DataFrame(rows, infer_schema_length=None), captions.caption(shown_data, text))

@@ -7,68 +7,50 @@ from typing import Any
 import matplotlib.pyplot as plt
 import polars as pl
 
-from coldprefix.analysis.statistics import estimate, groups
-from coldprefix.figures import style
+from coldprefix.analysis.statistics import estimate
+from coldprefix.figures import captions, style
 from coldprefix.study.config import Figures
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
-    """Draw the sweep `batch_size`: a line per interface, with what n_batch and n_ubatch the engine had in force."""
+    """Draw the sweep `batch_size`: a point with its interval per size and interface, and the processes' medians beside it."""
     style.apply(settings)
     data = data.of(sweep="batch_size")
-    figure, axes = plt.subplots(figsize=(settings.column_in, 2.4))
+    figure, axes = plt.subplots(figsize=(settings.column_in, 2.7))
     rows: list[dict[str, Any]] = []
-    asked = {
-        (r["job"]["phase"], r["job"]["variant"]): (
-            r["job"]["settings"]["batch_tokens"],
-            r["in_force"]["batch_tokens"],
-            r["in_force"]["ubatch_tokens"],
-        )
-        for r in data.provenance
-    }
-    sizes = sorted({value[0] for value in asked.values()})
-    for phase in data.phases:
-        points = []
-        for (of, variant), (batch, batch_in_force, ubatch) in sorted(asked.items(), key=lambda item: item[1][0]):
+    batches: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for record in data.provenance:
+        job, in_force = record["job"], record["in_force"]
+        batches[job["phase"], job["variant"]] = (job["settings"]["batch_tokens"], in_force["batch_tokens"], in_force["ubatch_tokens"])
+    sizes = sorted({asked for asked, _, _ in batches.values()})
+    for phase, shift, width in style.beside(data.phases):
+        colour, marker = style.BACKEND_COLOURS[phase], style.BACKEND_MARKERS[phase]
+        label: str | None = style.backend_title(phase)
+        for (of, variant), (asked, in_force, ubatch) in sorted(batches.items(), key=lambda item: item[1]):
             if of != phase:
                 continue
-            cell = data.trials.filter(pl.col("valid") & (pl.col("phase") == phase) & (pl.col("variant") == variant))
-            found = vars(estimate(groups(cell, "ttft_ms")))
-            rows.append(
-                {"phase": phase, "variant": variant, "n_batch": batch, "n_batch_in_force": batch_in_force, "n_ubatch_in_force": ubatch}
-                | {k if k == "n" else f"{k}_ms": v for k, v in found.items()}
-            )
-            if found["median"] is not None:
-                points.append((sizes.index(batch), found))
-        if not points:
-            continue
-        colour, marker = style.BACKEND_COLOURS[phase], style.BACKEND_MARKERS[phase]
-        errors = [[style.interval(found)[i][0] for _, found in points] for i in (0, 1)]
-        line = "-" if phase == "phase3a" else "--"
-        x = [at + (-0.05 if phase == "phase3a" else 0.05) for at, _ in points]  # side by side, so that both intervals show
-        axes.errorbar(
-            x,
-            [f["median"] for _, f in points],
-            errors,
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=1,
-            linestyle=line,
-            elinewidth=0.8,
-            label=style.backend_title(phase),
-        )
+            found = estimate(data.of(phase=phase, variant=variant).trials.filter("valid"), "ttft_ms")
+            row = style.row_of(found)
+            named = {"phase": phase, "variant": variant, "n_batch": asked, "n_batch_in_force": in_force, "n_ubatch_in_force": ubatch}
+            rows.append(named | {"unit": "ms"} | row)
+            if found.value is None:
+                continue
+            # Side by side, so that both intervals show; single processes are no series in n_batch, so no line joins them.
+            x, away = sizes.index(asked) + shift / 2, width / 4 * (1 if shift >= 0 else -1)
+            look = {"color": colour, "marker": marker, "linestyle": ""}
+            axes.plot([x + away] * len(found.units), found.units, markersize=2.2, alpha=0.6, markeredgewidth=0, **look)
+            axes.errorbar(x, found.value, style.errors(row), markersize=4.5, elinewidth=0.9, label=label, **look)
+            label = None
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlabel("n_batch (tokens); n_ubatch the same, at most 512")
     axes.set_ylabel("TTFT of a miss (ms)")
-    axes.set_ylim(bottom=0)
-    axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
-    axes.legend(loc="upper right", ncols=2, handlelength=2.2)
-    style.note(figure, style.measured_note(data, wrap=True), settings.font_pt)
+    axes.set_ylim(0, 1.25 * (axes.dataLim.y1 if rows and axes.dataLim.y1 > 0 else 1.0))
+    axes.legend(loc="upper right", ncols=2, handlelength=1.2)
+    bars = "{};\nsmall: processes' medians;\nbars: " + captions.INTERVAL + "."
+    captions.note(figure, captions.measured_note(data, wrap=True, bars=bars), settings.font_pt)
     capped = sorted({row["n_batch_in_force"] for row in rows if row["n_batch_in_force"] != row["n_batch"]})
     text = f"Time to first token of a miss ({', '.join(sorted(set(data.trials['configuration'])))}) for n_batch from {sizes[0]} to {sizes[-1]}, on both"
     text += " interfaces of llama.cpp"
     text += f" (the engine caps n_batch at the context: {', '.join(map(str, capped))})." if capped else "."
-    return style.Drawing(
-        figure, pl.DataFrame(rows, infer_schema_length=None), style.caption(data, text + " Medians with 95 % bootstrap intervals;")
-    )
+    text += f" Small points: medians of the engine processes; large ones: their mean, with the {captions.INTERVAL}."
+    return style.Drawing(figure, pl.DataFrame(rows, infer_schema_length=None), captions.caption(data, text))

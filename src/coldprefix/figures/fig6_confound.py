@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.lines import Line2D
 
-from coldprefix.figures import style
+from coldprefix.figures import captions, style
 from coldprefix.study.config import Figures
 
 
@@ -19,8 +19,8 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     phases = data.phases
     size = (settings.text_in if len(phases) > 1 else settings.column_in, 3.0)
     figure, axes = plt.subplots(2, len(phases), figsize=size, sharex=True, sharey="row", squeeze=False, height_ratios=[1.5, 1])
-    rows = data.trials.select(
-        *("phase", "variant", "configuration", "content", "replicate", "trial", "query_ms", "query_prompt_tokens"),
+    rows = data.trials.filter(pl.col("process") == 0).select(
+        *("phase", "variant", "configuration", "content", "process", "engine_process", "trial", "query_ms", "query_prompt_tokens"),
         *("query_cached_tokens", "query_evaluated_tokens", "query_rejection"),
     )
     asked = int(rows["query_prompt_tokens"].max() or 0)  # type: ignore[arg-type]
@@ -48,14 +48,17 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         Line2D([], [], linestyle="--", markerfacecolor="white", label="repeated prompts", **grey),
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=2, handlelength=2.4)
-    names, machine = style.where(data.provenance)
-    note = f"Weights: {names}. {machine}. Every trial is shown, the first too; llama-server with its default host-memory cache (8192 MiB)."
-    style.note(figure, note, settings.font_pt)
+    names, machine = captions.where(data.provenance)
+    note = f"Weights: {names}. {machine}.\nEvery trial of the first engine process, the first trial too; llama-server has its default"
+    note += " host-memory cache (8192 MiB)."
+    captions.note(figure, note, settings.font_pt)
     refused = rows.filter(pl.col("query_rejection").is_not_null())
     text = "The confound of the original study: the same misses, [B, Q] after [A, B], with the same prompts in every trial and with fresh ones;"
     text += (
         " above the time of a one-token answer, below the prompt tokens that the engine says it reused. With repeated prompts a miss is one"
     )
-    text += f" only once, wherever the engine keeps what it has seen. {rows.height} trials, none left out; {refused.height} of them verification"
-    text += f" rejects as misses ({refused.filter(pl.col('content') == 'repeated').height} with repeated prompts); {names}; {machine}."
-    return style.Drawing(figure, rows, text)
+    text += " only once in an engine process, wherever the engine keeps what it has seen. The first engine process of each cell is shown:"
+    text += f" {rows.height} trials, none left out, so there is no interval; {refused.height} of them verification"
+    text += f" rejects as misses ({refused.filter(pl.col('content') == 'repeated').height} with repeated prompts); {names}; one machine: {machine}."
+    text += f" {captions.confounded(data.provenance)}"
+    return style.Drawing(figure, rows, text.strip())

@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from coldprefix.figures import style
+from coldprefix.figures import captions, style
 from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
@@ -19,12 +19,11 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     """Draw the panels of ``phase``."""
     style.apply(settings)
     data = data.of(sweep="main", phase=phase)
-    summary, provenance = data.summary, data.provenance
-    lengths = {r["job"]["configuration"]: r["job"]["lengths"] for r in provenance}
+    lengths = style.lengths_of(data.provenance)
     figure, axes = plt.subplots(1, 3, figsize=(settings.text_in, 2.4))
     http = registry.phases()[phase].interface == "http"
     shown = ["ttft_ms", "throughput_tok_s", "warmup_ms", "rewarm_ms"] + (["ttft_non_streaming_ms", "overhead_ms"] if http else [])
-    rows = summary.filter(pl.col("metric").is_in(shown))
+    rows = data.summary.filter(pl.col("metric").is_in(shown))
     _ttft(axes[0], rows, lengths, http)
     _bars(axes[1], rows, lengths, "throughput_tok_s")
     axes[1].set_ylabel("throughput (tokens/s)")
@@ -32,16 +31,26 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     for panel in axes:
         panel.set_xticks(range(len(lengths)), [style.configuration_label(c, lengths[c]) for c in lengths])
         panel.set_ylim(bottom=0)
-        panel.set_ylim(top=panel.get_ylim()[1] * (1.5 if http and panel is axes[0] else 1.3))  # room for the legend
+        panel.set_ylim(top=panel.get_ylim()[1] * (1.75 if http and panel is axes[0] else 1.3))  # room for the legend
     figure.suptitle(f"{style.backend_title(phase)} ({phase})", fontsize=settings.font_pt)
-    style.note(figure, style.measured_note(data), settings.font_pt)
-    text = f"{style.backend_title(phase)}: time to first token{' (stacked: one answer, and what streaming adds)' if http else ''}, throughput after"
-    text += " the first token, and the warm-up of [A, B] in a cold cache and again after a query. Medians with 95 % bootstrap intervals;"
-    return style.Drawing(figure, rows, style.caption(data, text))
+    captions.note(figure, captions.measured_note(data), settings.font_pt)
+    text = f"{style.backend_title(phase)}. Left: time to first token"
+    text += (
+        f"{', and what streaming adds to an answer in one piece, with its sign: filled black above, hollow below' if http else ''}. Middle:"
+    )
+    text += " throughput after the first token; it depends on the length of the context that each token attends to, not only on the cache, and a"
+    text += " hit has the longer context. Right: the warm-up of [A, B] in an empty cache and again after a query; cold has none."
+    text += f" Bars: mean over engine processes of their medians; error bars: {captions.INTERVAL}."
+    return style.Drawing(figure, rows, captions.caption(data, text))
+
+
+def _states(rows: pl.DataFrame, metric: str) -> list[str]:
+    """States that have this metric: cold has no warm-up, and partners stream too few tokens for a throughput."""
+    return style.states_in(rows.filter(pl.col("metric") == metric, pl.col("median").is_not_null()))
 
 
 def _bars(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], metric: str) -> None:
-    states = style.states_in(rows)
+    states = _states(rows, metric)
     for i, configuration in enumerate(lengths):
         for state, shift, width in style.beside(states):
             row = style.find(rows, configuration=configuration, state=state, metric=metric)
@@ -56,30 +65,33 @@ def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool
     if not http:
         _bars(axes, rows, lengths, "ttft_ms")
         return
-    states = style.states_in(rows)
-    handles = [*(style.patch(state, state) for state in states), Patch(facecolor="black", label="streaming overhead (ms)")]
+    states = _states(rows, "ttft_ms")
+    adds = [Patch(facecolor="black", label="streaming adds (ms)"), Patch(facecolor="none", edgecolor="black", label="streaming saves")]
     for i, configuration in enumerate(lengths):
         for state, shift, width in style.beside(states):
-            at = {"configuration": configuration, "state": state}
-            total = style.find(rows, metric="ttft_ms", **at)
-            plain = style.find(rows, metric="ttft_non_streaming_ms", **at)
-            overhead = style.find(rows, metric="overhead_ms", **at)
-            if not (total and plain and overhead):
+            plain, overhead = (
+                style.find(rows, metric=metric, configuration=configuration, state=state)
+                for metric in ("ttft_non_streaming_ms", "overhead_ms")
+            )
+            if not (plain and overhead):
                 continue
-            x = i + shift
+            x, added = i + shift, overhead["median"]
             style.bar(axes, x, plain, state, width)
-            if overhead["median"] > 0:
-                axes.bar(x, overhead["median"], width, bottom=plain["median"], color="black", linewidth=0)
-            top = max(plain["ci_high"] or 0, plain["median"] + max(0.0, overhead["median"]))
-            size = plt.rcParams["legend.fontsize"] - 1
-            axes.annotate(style.signed(overhead["median"], 1), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=size)
-    axes.legend(handles=handles, loc="upper left", handlelength=1.4, labelspacing=0.2)
+            look: dict[str, Any] = (
+                {"color": "black", "linewidth": 0} if added > 0 else {"color": "none", "edgecolor": "black", "linewidth": 0.5}
+            )
+            axes.bar(x, added, width, bottom=plain["median"], **look)
+            top = max(style.top(plain), plain["median"] + added)
+            size = plt.rcParams["legend.fontsize"] - 1.5
+            axes.annotate(style.signed(added, 1), (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=size, rotation=90)
+    handles = [*(style.patch(state, state) for state in states), *adds]
+    axes.legend(handles=handles, loc="upper left", ncols=2, handlelength=1.4, labelspacing=0.2, columnspacing=1.0)
 
 
 def _warmup(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any]) -> None:
     """The warm-up of [A, B] in an empty cache, and again after the query: what the query destroyed must be paid for."""
     axes.set_ylabel("warm-up (ms)")
-    states = style.states_in(rows)
+    states = _states(rows, "warmup_ms")
     for i, configuration in enumerate(lengths):
         for state, shift, width in style.beside(states):
             cold = style.find(rows, metric="warmup_ms", configuration=configuration, state=state)
@@ -88,6 +100,6 @@ def _warmup(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any]) -> None:
                 style.bar(axes, i + shift - width / 4, cold, state, width / 2, color=style.pale(style.COLOURS[state]))
             if again:
                 style.bar(axes, i + shift + width / 4, again, state, width / 2)
-    handles = [style.patch(state, f"cold ({state})", facecolor=style.pale(style.COLOURS[state])) for state in states]
+    handles = [style.patch(state, f"first ({state})", facecolor=style.pale(style.COLOURS[state])) for state in states]
     handles += [style.patch(state, f"after a {state}") for state in states]
     axes.legend(handles=handles, loc="upper left", ncols=2, handlelength=1.4, columnspacing=1.0, labelspacing=0.2)

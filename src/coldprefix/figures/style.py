@@ -1,4 +1,4 @@
-"""What all figures share: size, fonts, colours, the note on what was measured, and how they are written."""
+"""What all figures share: size, fonts, colours, bars and points, and how figures are written."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from coldprefix.analysis.statistics import Estimate
 from coldprefix.files import write_bytes
 from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 # Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps states apart in grey, too. One colour and marker for each backend
-# in all figures, none of them the colour of a state.
+# in all figures. Eight colours are too few for all: no figure shows colours of states and of backends.
 COLOURS = {state: registry.edit(state).colour for state in registry.EDITS}
 HATCHES = {state: registry.edit(state).hatch for state in registry.EDITS}
 STATE_MARKERS = dict(zip(registry.EDITS, itertools.cycle("osDv^P"), strict=False))
@@ -73,6 +74,11 @@ def backend_title(phase: str) -> str:
     """ "vLLM HTTP" and so on."""
     engine, interface = registry.phases()[phase]
     return f"{registry.engine(engine).title} {INTERFACES.get(interface, interface)}"
+
+
+def lengths_of(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, int]]:
+    """Lengths of A, B and Q by the name of the configuration, in the order they were measured."""
+    return {kind["configuration"]: kind["lengths"] for record in provenance for kind in record["job"]["kinds"]}
 
 
 def states_in(rows: pl.DataFrame) -> list[str]:
@@ -130,12 +136,18 @@ def apply(settings: Figures) -> None:
 
 def signed(value: float, digits: int) -> str:
     """A number with its sign, the minus a real one."""
-    return f"{value:+.{digits}f}".replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\u2212")  # + 0.0: no minus before a zero
 
 
-def interval(row: Mapping[str, Any]) -> list[list[float]]:
-    """Error bars of a summary row as matplotlib wants them; of length zero where there is no interval."""
-    if row["ci_low"] is None:
+def row_of(found: Estimate) -> dict[str, Any]:
+    """An estimate as the columns of a figure's table, named as those of summary."""
+    shown = {"n": found.n, "processes": found.processes, "median": found.value, "sd_processes": found.sd, "df": found.df}
+    return shown | {"ci_low": found.low, "ci_high": found.high}
+
+
+def errors(row: Mapping[str, Any]) -> list[list[float]]:
+    """Error bars of a row as matplotlib wants them; of length zero where there is no interval."""
+    if row["median"] is None or row["ci_low"] is None:
         return [[0.0], [0.0]]
     return [[max(0.0, row["median"] - row["ci_low"])], [max(0.0, row["ci_high"] - row["median"])]]
 
@@ -143,7 +155,18 @@ def interval(row: Mapping[str, Any]) -> list[list[float]]:
 def bar(axes: Axes, x: float, row: Mapping[str, Any], state: str, width: float, **style: Any) -> None:
     """One bar with its interval, in the colour of its state."""
     style = {"color": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "linewidth": 0.3, **style}
-    axes.bar(x, row["median"], width, yerr=interval(row), error_kw={"elinewidth": 0.7, "ecolor": "black"}, **style)
+    axes.bar(x, row["median"], width, yerr=errors(row), error_kw={"elinewidth": 0.7, "ecolor": "black", "zorder": 5}, **style)
+
+
+def points(axes: Axes, x: float, values: Sequence[float], width: float) -> None:
+    """The processes' own values over a bar, side by side, so that equal ones show, and below its interval."""
+    places = [x + width * 0.6 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
+    axes.plot(places, values, "o", color="white", markersize=2, markeredgecolor="black", markeredgewidth=0.35, zorder=4)
+
+
+def top(row: Mapping[str, Any]) -> float:
+    """The highest that is drawn of a row: the end of its interval, or its value."""
+    return max((float(row[key]) for key in ("median", "ci_high") if row[key] is not None), default=0.0)
 
 
 def find(summary: pl.DataFrame, **keys: Any) -> dict[str, Any] | None:
@@ -152,43 +175,6 @@ def find(summary: pl.DataFrame, **keys: Any) -> dict[str, Any] | None:
         if all(row[key] == value for key, value in keys.items()):
             return row if row["median"] is not None else None
     return None
-
-
-def note(figure: Figure, text: str, size: float) -> None:
-    """What was measured, below the figure: weights, machine, trials."""
-    figure.supxlabel(text, fontsize=size - 2, color="#444444", x=0.01, ha="left")
-
-
-def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Weights and machine, e.g. "gpt2-standin (random weights)" and "Xeon, 2 threads"."""
-    models = {r["job"]["model"]["name"]: r["job"]["model"]["random_weights"] for r in provenance}
-    names = ", ".join(name + (" (random weights)" if random else "") for name, random in models.items())
-    host, job = provenance[0]["host"], provenance[0]["job"]
-    machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
-    return names, machine
-
-
-def counted(trials: pl.DataFrame) -> str:
-    """E.g. "12 trials a cell, 3 rejected"."""
-    n = trials.filter("valid").group_by("phase", "variant", "configuration", "state").len()["len"].to_list() or [0]
-    fewest, most = min(n), max(n)
-    rejected = trials.filter(~pl.col("burn_in") & pl.col("rejection").is_not_null()).height
-    cell = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    return f"{cell} trials a cell" + (f", {rejected} rejected" if rejected else "")
-
-
-def measured_note(data: Measured, wrap: bool = False, bars: str = "Medians of {}; bars: 95 % bootstrap interval.") -> str:
-    """E.g. "gpt2-standin (random weights); Xeon, 2 threads; medians of 12 trials a cell; bars: 95 % bootstrap interval"."""
-    names, machine = where(data.provenance)
-    gap = "\n" if wrap else " "
-    return f"Weights: {names}.{gap}{machine}.{gap}{bars.format(counted(data.trials))}"
-
-
-def caption(data: Measured, text: str) -> str:
-    """``text`` with what every caption must say: trials, weights, machine."""
-    names, machine = where(data.provenance)
-    n = int(data.trials.filter("valid").height)
-    return f"{text} {counted(data.trials)}, {n} valid in all; {names}; {machine}."
 
 
 def _content(drawing: Drawing, suffix: str, settings: Figures) -> bytes:

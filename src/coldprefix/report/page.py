@@ -18,7 +18,9 @@ import polars as pl
 
 from coldprefix.analysis import walltime
 from coldprefix.analysis.caveats import caveats_of
-from coldprefix.analysis.summary import EFFECT
+from coldprefix.analysis.self_check import NOMINAL
+from coldprefix.analysis.self_check import text as alarms
+from coldprefix.analysis.summary import COMPARISONS
 from coldprefix.errors import ColdprefixError
 from coldprefix.figures.style import backend_title
 from coldprefix.job import cell_of
@@ -48,6 +50,7 @@ def build(
     figures: Sequence[Path],
     calibration: str | None = None,
     peers: str | None = None,
+    self_check: pl.DataFrame | None = None,
 ) -> str:
     """The page.
 
@@ -57,6 +60,7 @@ def build(
         figures: PNG files; the rows (.csv) and the caption (.txt) lie beside each.
         calibration: the table of `instrument.calibration.table`, with the targets that were missed.
         peers: the table of `instrument.peers.table`.
+        self_check: self_check.SELF_CHECK: the same computation measured in two places.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -95,6 +99,9 @@ def build(
         caveats=caveats_of(trials, provenance).rows(named=True),
         calibration=calibration,
         peers=peers,
+        self_check=None if self_check is None else alarms(self_check),
+        nominal=NOMINAL,
+        on_cpu=any(r["job"]["accelerator"] == "cpu" for r in provenance),
     )
 
 
@@ -145,15 +152,16 @@ def _settings(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row per cell: medians with their intervals, valid and rejected trials."""
-    known = {cell_of(r["job"]).path for r in provenance}
+    """A row per cell, and per state that others' jobs measured beside their own: medians with their intervals, valid and rejected trials."""
+    jobs = _jobs(provenance)
     rows: dict[str, dict[str, Any]] = {}
-    for row in summary.filter(pl.col("metric") != EFFECT).iter_rows(named=True):
+    for row in summary.filter(~pl.col("metric").is_in(COMPARISONS)).iter_rows(named=True):
         cell = cell_of(row).path
-        found = rows.setdefault(cell, {"cell": cell, "known": cell in known, "metrics": {}})
+        found = rows.setdefault(cell, {"cell": cell, "job": jobs.get(cell), "metrics": {}})
         if row["metric"] == "ttft_ms":
             found |= {
                 "n": row["n"],
+                "processes": row["processes"],
                 "rejected": row["n_rejected"],
                 "cached": number(row["cached_tokens"]),
                 "computed": number(row["evaluated_tokens"]),
@@ -162,10 +170,22 @@ def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> li
     return list(rows.values())
 
 
+def _jobs(provenance: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By what was measured the cell whose job measured it: its own, or the first that has it among its partners or lengths."""
+    jobs = {}
+    for record in provenance:
+        job = record["job"]
+        for kind in job["kinds"]:
+            jobs.setdefault(cell_of({**job, "configuration": kind["configuration"], "state": kind["state"]}).path, cell_of(job).path)
+    return jobs | {path: path for path in (cell_of(record["job"]).path for record in provenance)}
+
+
 def _rejections(rejected: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rejected trials by cell and reason, with the trials' numbers."""
+    """Rejected trials by cell and reason, with the trials' numbers: process.trial, and the job's cell where it is another one."""
     keys = ["phase", "variant", "configuration", "state", "rejection"]
-    groups = rejected.group_by(keys, maintain_order=True).agg(pl.col("trial"))
+    place = pl.format("{}.{}", "process", "trial")
+    named = pl.when("own").then(place).otherwise(pl.format("{} ({})", place, "job"))
+    groups = rejected.group_by(keys, maintain_order=True).agg(trial=named)
     return [
         {"cell": cell_of(row).path, "reason": row["rejection"], "trials": ", ".join(map(str, row["trial"]))}
         for row in groups.iter_rows(named=True)

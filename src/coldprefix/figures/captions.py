@@ -1,0 +1,92 @@
+"""What every figure says about itself: of how many processes and trials it is made, what its intervals are, and what they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from coldprefix.figures.style import Measured, backend_title
+from coldprefix.study import registry
+
+INTERVAL = "95 % interval over engine processes (Student's t)"
+CELL = ["phase", "variant", "configuration", "state"]
+SHORT_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+
+
+def note(figure: Figure, text: str, size: float) -> None:
+    """What was measured, below the figure: weights, machine, trials."""
+    figure.supxlabel(text, fontsize=size - 2, color="#444444", x=0.01, ha="left")
+
+
+def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Weights and machine, e.g. "gpt2-standin (random weights)" and "Xeon, 2 threads"."""
+    models = {r["job"]["model"]["name"]: r["job"]["model"]["random_weights"] for r in provenance}
+    names = ", ".join(name + (" (random weights)" if random else "") for name, random in models.items())
+    host, job = provenance[0]["host"], provenance[0]["job"]
+    machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
+    return names, machine
+
+
+def _span(values: Sequence[int], one: str, many: str) -> str:
+    """ "3 processes", "3 to 6 processes"."""
+    fewest, most = (min(values), max(values)) if values else (0, 0)
+    number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{number} {one if most == 1 else many}"
+
+
+def counted(trials: pl.DataFrame) -> str:
+    """E.g. "3 to 6 engine processes and 12 to 24 trials for each value, 3 rejected"."""
+    cells = trials.filter("valid").group_by(CELL, maintain_order=True).agg(n=pl.len(), processes=pl.col("engine_process").n_unique())
+    rejected = trials.filter(~pl.col("burn_in") & pl.col("rejection").is_not_null()).height
+    processes = _span(cells["processes"].to_list(), "engine process", "engine processes")
+    text = f"{processes} and {_span(cells['n'].to_list(), 'trial', 'trials')} for each value"
+    return text + (f", {rejected} rejected" if rejected else "")
+
+
+def confounded(provenance: Sequence[Mapping[str, Any]]) -> str:
+    """What differs between backends beside the backend; "" where only one is shown."""
+    phases = list(dict.fromkeys(record["job"]["phase"] for record in provenance))
+    if len(phases) < 2:
+        return ""
+    text = "Backends were measured at different times"
+    types = {_title(record): _type(record) for record in provenance}
+    if len(set(types.values())) > 1:
+        named = " against ".join(f"{engine} {dtype}" for engine, dtype in types.items())
+        text += f", and engines compute with different types ({named}): compare within an engine"
+    return text + "."
+
+
+def _title(record: Mapping[str, Any]) -> str:
+    return registry.engine(record["job"]["engine"]).title
+
+
+def _type(record: Mapping[str, Any]) -> str:
+    """Of the weights. The workflow gives llama.cpp a GGUF of 16-bit floats (models/), vLLM says what it has in force."""
+    dtype = record["in_force"].get("dtype") or record["job"]["settings"].get("dtype")
+    if dtype == "auto":  # as docs/configuration.md describes it
+        dtype = "bfloat16" if record["job"]["accelerator"] == "cpu" else "float16"
+    return SHORT_TYPES.get(dtype, dtype) if dtype else "f16"
+
+
+def measured_note(data: Measured, wrap: bool = False, bars: str = "{}; bars: " + INTERVAL + ".") -> str:
+    """E.g. "Weights: gpt2-standin (random weights). Xeon, 2 threads. 3 engine processes and 12 trials for each value; bars: 95 % interval ..."."""
+    names, machine = where(data.provenance)
+    gap = "\n" if wrap else " "
+    counts = bars.format(counted(data.trials))
+    return f"Weights: {names}.{gap}{machine}.{gap if wrap else chr(10)}{counts}"
+
+
+def caption(data: Measured, text: str) -> str:
+    """``text`` with what every caption must say: processes, trials, weights, machine, and what is confounded."""
+    names, machine = where(data.provenance)
+    n = int(data.trials.filter("valid").height)
+    said = f"{text} {counted(data.trials)}, {n} valid trials in all; {names}; one machine: {machine}. {confounded(data.provenance)}"
+    return said.strip()
+
+
+def backends(phases: Sequence[str]) -> list[str]:
+    """Titles for an axis, on two lines."""
+    return [backend_title(phase).replace(" ", "\n", 1) for phase in phases]
