@@ -50,7 +50,10 @@ def requests_of(cell: Cell, rows: int, seed: int) -> pl.DataFrame:
         "configuration": pl.lit(cell.configuration),
         "state": pl.lit(cell.state),
         "model": pl.lit("gpt2-standin"),
-        "replicate": 0,
+        "job": pl.lit(cell.path),
+        "own": True,
+        "process": (index // 4 % 3),
+        "engine_process": pl.lit(f"{cell.path} ") + (index // 4 % 3).cast(pl.String),
         "trial": index // 4,
         "burn_in": index < 8,
         "order": index,
@@ -70,6 +73,7 @@ def requests_of(cell: Cell, rows: int, seed: int) -> pl.DataFrame:
         .then(pl.concat_list([ttft + 8.0 * token for token in range(TOKENS)]))
         .otherwise(pl.lit([], pl.List(pl.Float64))),
         "engine_prompt_ms": pl.when(step == "stream").then(ttft - 1.0),
+        "engine_ttft_ms": None,
         "rejection": None,
         "foreign_cpu": noise / 100,
         "workflow_cpu": 0.001,
@@ -86,7 +90,8 @@ def record_of(cell: Cell) -> dict[str, Any]:
     job: dict[str, Any] = {"phase": cell.phase, "variant": cell.variant, "configuration": cell.configuration, "state": cell.state}
     job |= {"engine": "llamacpp", "interface": "http" if cell.phase == "phase3a" else "python", "code": "0" * 64}
     host = {"cpu": "generated", "usable_cpus": 2, "gpus": []}
-    job |= {"accelerator": "cpu", "threads": 2, "model": {"name": "gpt2-standin"}, "protocol": {"trials": 8, "max_rejected": 0.2}}
+    job |= {"accelerator": "cpu", "threads": 2, "model": {"name": "gpt2-standin"}, "protocol": {"processes": 3, "trials": 8, "max_rejected": 0.2}}
+    job |= {"kinds": [{"configuration": cell.configuration, "state": cell.state}]}
     times = {"job_s": 60.0, "wall_s": 58.0, "engine_busy_s": 50.0, "engine_start_s": [3.0], "settle_s": 1.0}
     return {"host": host, "job": job, "in_force": {"threads": 2}, "finished_at": "2026-01-01T00:00:00+00:00"} | times
 
