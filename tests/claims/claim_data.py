@@ -76,7 +76,14 @@ def record(
 ) -> dict[str, Any]:
     """The record of a cell's job, on a CPU unless a GPU is given."""
     engine, interface = registry.phases()[phase]
-    job = {"phase": phase, "variant": variant, "configuration": "A512_B256", "state": state, "engine": engine, "interface": interface}
+    job: dict[str, Any] = {
+        "phase": phase,
+        "variant": variant,
+        "configuration": "A512_B256",
+        "state": state,
+        "engine": engine,
+        "interface": interface,
+    }
     job |= {"model": {"name": model, "positions": 1024, "random_weights": True}, "accelerator": "cuda" if gpu else "cpu", "threads": 2}
     job |= {"engine_key": "53ff4ec8aa", "environment_key": "b0763cd2bb", "protocol": {"content": "fresh"}}
     told = {"libraries": {"libllama.so": "aa"}, "kv_bytes_per_token": 36864, "version": "b1-0c1e570", "host_cache_mib": 0}
@@ -98,12 +105,11 @@ def check(name: str, trials: pl.DataFrame, provenance: Rows | None = None, conve
 def both(phase: str, hit: float, miss: float, column: str = "ttft_ms", variant: str = "main", **columns: Any) -> Rows:
     """Hits and misses as partners in the processes of one job. What a process does to both cancels; a percent of it does not."""
     job = Cell(phase, variant, "A512_B256", "miss").path
-    told = {"starts": STARTS} | columns
-    starts = told.pop("starts")
+    starts = columns.pop("starts", STARTS)
     wobble = tuple(start * (1 + 0.01 * (i - 1)) for i, start in enumerate(starts))
-    return cell(phase, variant, "A512_B256", "hit", starts=starts, job=job, **{column: hit} | told) + cell(
-        phase, variant, "A512_B256", "miss", starts=wobble, job=job, **{column: miss} | told
-    )
+    values: list[dict[str, Any]] = [{column: value} | columns for value in (hit, miss)]
+    found = cell(phase, variant, "A512_B256", "hit", starts=starts, job=job, **values[0])
+    return found + cell(phase, variant, "A512_B256", "miss", starts=wobble, job=job, **values[1])
 
 
 def interfaces(a: float, b: float, repeated: float, reused: int = 279) -> pl.DataFrame:

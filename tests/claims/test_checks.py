@@ -169,7 +169,7 @@ def test_c6a_can_be_supported_although_such_trials_are_all_rejected() -> None:
 
 @pytest.mark.parametrize(("reused", "verdict"), [(0, "supported"), (256, "refuted")])
 def test_c6b_asks_whether_what_lies_elsewhere_in_the_cache_is_reused(reused: int, verdict: str) -> None:
-    why = {"rejection": f"reused {reused} tokens, should be 0"} if reused else {}
+    why: dict[str, Any] = {"rejection": f"reused {reused} tokens, should be 0"} if reused else {}
     found = check("C6b", frame(*(cell(p, "main", "A512_B256", "miss", stream_cached_tokens=reused, **why) for p in LLAMA)))
     assert found["verdict"] == verdict and f"{reused} of 280 tokens" in found["finding"]
 

@@ -19,7 +19,7 @@ H100 = {"name": "NVIDIA H100 80GB HBM3"}
 
 
 def records(gpu: dict[str, Any] | None) -> Rows:
-    settings = {"enforce_eager": True, "prefix_caching": True, "host_cache_mib": None}
+    settings: dict[str, Any] = {"enforce_eager": True, "prefix_caching": True, "host_cache_mib": None}
     return [record(p, gpu=gpu, version="0.25.1", libraries=None, **settings) for p in VLLM]
 
 
@@ -71,7 +71,7 @@ def test_a_partner_s_trials_have_the_scope_of_the_job_that_measured_them() -> No
 
 
 def test_several_values_of_a_flag_are_all_told() -> None:
-    repeated = {"content": "repeated", "query_cached_tokens": 0}
+    repeated: dict[str, Any] = {"content": "repeated", "query_cached_tokens": 0}
     trials = frame(
         *(cell(p, v, "A512_B256", "miss", ttft_ms=9.0, **repeated) for p in ("phase3a", "phase3b") for v in ("main", "confound/repeated"))
     )

@@ -96,7 +96,7 @@ def lost_part(label: str, after: Sample, control: Sample, threshold: float, text
 
 
 def cost_text(miss: Sample, hit: Sample) -> str:
-    """What a miss costs over a hit in the same process, in ms and in ms for each token that it computes more; "" if they are no partners."""
+    """What a miss costs over a hit in the same process, in ms and for each token that it computes more; "" if they are no partners."""
     cost = statistics.difference(miss.trials, hit.trials)
     per_token = statistics.difference(miss.trials, hit.trials, per="stream_evaluated_tokens")
     told = [effect for effect in (_shown(cost, "ms"), _shown(per_token, "ms a token computed more")) if effect]
