@@ -137,6 +137,8 @@ def _line(panel: Axes, fitted: Fit, settings: Figures) -> None:
 
 def _residuals(panel: Axes, fitted: Fit, look: dict[str, Any]) -> None:
     for tokens, value in fitted.deviations_pct.items():
+        if value.value is None:
+            continue
         panel.errorbar(tokens, value.value, style.errors(style.row_of(value)), markersize=2.8, elinewidth=0.7, capthick=0.7, **look)
 
 
