@@ -256,6 +256,7 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
 
 def test_backends_have_colours_and_markers_of_their_own() -> None:
     assert len(set(style.BACKEND_COLOURS.values())) == 4 and len(set(style.COLOURS.values())) == 3
+    assert not set(style.BACKEND_COLOURS.values()) & set(style.COLOURS.values())
     assert len(set(style.BACKEND_MARKERS.values())) == 4
 
 

@@ -54,7 +54,8 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     handles = [style.patch(state, NAMES.get(state, state)) for state in states]
     place = {"loc": "outside upper right", "ncols": len(states)} if wide else {"loc": "outside upper left", "ncols": 2}
     figure.legend(handles=handles, handlelength=1.4, borderaxespad=0.1, **place)
-    bars = "{};" + (" " if wide else "\n") + "bars: " + captions.INTERVAL + (";" if wide else ";\n") + " points: processes' medians."
+    gap = " " if wide else "\n"
+    bars = "{};" + gap + "bars: " + captions.INTERVAL + ";" + gap + "points: processes' medians."
     captions.note(figure, captions.measured_note(data, wrap=not wide, bars=bars), settings.font_pt)
     text = "Time to first token by configuration: cache hit, cache miss, and cold, which is the prompt of the hit with nothing cached. Above the"
     text += " bars, what a miss costs over a hit of the same engine process: milliseconds, and milliseconds for each token that it computes more;"

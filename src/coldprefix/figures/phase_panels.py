@@ -56,7 +56,7 @@ def _bars(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], metric: st
             row = style.find(rows, configuration=configuration, state=state, metric=metric)
             if row:
                 style.bar(axes, i + shift, row, state, width)
-    axes.legend(handles=[style.patch(state, state) for state in states], loc="upper left", ncols=2, handlelength=1.4)
+    axes.legend(handles=[style.patch(state, state) for state in states], loc="upper left", ncols=3, handlelength=1.4, columnspacing=1.0)
 
 
 def _ttft(axes: Axes, rows: pl.DataFrame, lengths: Mapping[str, Any], http: bool) -> None:
