@@ -17,7 +17,7 @@ from coldprefix.study.config import Config
 
 def test_the_calibration_is_drawn_for_every_engine(config: Config, tmp_path: Path) -> None:
     rows = [
-        dict.fromkeys(SAMPLES) | {"engine": engine, "scripted_ttft_ms": ttft, "scripted_tok_s": rate, "tokens": tokens}
+        dict.fromkeys(SAMPLES) | {"beside": 2, "engine": engine, "scripted_ttft_ms": ttft, "scripted_tok_s": rate, "tokens": tokens}
         | {"bias_ms": 0.05 + 0.01 * i, "error_pct": 0.1 * i}
         for engine in calibration.LOOKS
         for ttft, rate, tokens in ((5.0, 1000.0, 2), (50.0, 1000.0, 2), (5.0, 100.0, 50), (5.0, 500.0, 50))
