@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fake_run
+import numpy as np
 import polars as pl
 import pytest
 from conftest import Values
@@ -86,7 +87,11 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
 @pytest.mark.parametrize(
     ("name", "experiments", "words"),
     [
-        ("fig2_scaling", ["scaling"], ["hit, by tokens cached", "0.100 [0.100, 0.100]", "bend 0.0", "n_ubatch"]),
+        (
+            "fig2_scaling",
+            ["scaling"],
+            ["TTFT of a hit", "tokens reused", "(144 computed)", "(24 computed)", "0.100 [0.100, 0.100]", "bend 0.0", "n_ubatch"],
+        ),
         (
             "fig3_architectures",
             ["main", "confound"],
@@ -123,11 +128,28 @@ def test_fig1_shows_three_states_with_the_medians_of_each_process(measured: Meas
 def test_the_line_of_figure_2_is_the_law_the_engine_follows(measured: Measure, config: Config) -> None:
     drawing = fig2_scaling.draw(measured("phase3b", experiments=["scaling"]), config.figures)
     assert "llama.cpp Python 0.1000 [0.1000, 0.1000] ms/token, intercept 5.0 [5.0, 5.0] ms, bend 0.0 [0.0, 0.0] %" in drawing.caption
-    hits = drawing.rows.filter(pl.col("state") == "hit").sort("tokens")
+    hits = drawing.rows.filter(pl.col("state") == "hit", pl.col("quantity") == "ttft").sort("tokens")
     assert hits["tokens"].to_list() == [24, 120, 248, 504, 632, 760, 920], "cached ones"
     assert hits["median"].to_list() == pytest.approx([7.4] * 7)
     off = drawing.rows.filter(pl.col("quantity") == "off the line")
-    assert off.height == 7 and off["ci_low"].null_count() == 0
+    assert off.filter(pl.col("state") == "miss")["tokens"].to_list() == [128, 256, 512, 640, 768, 928], "from 100 on, as C10"
+    assert off["ci_low"].null_count() == 0
+
+
+def test_figure_2_compares_hits_that_compute_as_much(measured: Measure, config: Config) -> None:
+    """A block pool reuses whole blocks: of [A, B, Q] with 24 + 24 tokens 48 are left to compute, of 120 + 24 all 144, of 920 + 24 again 48."""
+    drawing = fig2_scaling.draw(measured("phase2", experiments=["scaling"]), config.figures)
+    panel = drawing.figure.axes[2]
+    shown = [line for line in panel.lines if line.get_linestyle() == "None"]
+    assert {int(x) for line in shown for x in np.asarray(line.get_xdata())} == {0, 128, 384, 512, 640}
+    assert [float(y) for line in shown for y in np.asarray(line.get_ydata())] == pytest.approx([5 + 14.4] * 5 * fake_run.PROCESSES)
+    assert "hits 0.0 [0.0, 0.0] µs per reused token" in drawing.caption
+
+
+def test_figure_2_draws_each_process_in_a_shade_of_its_own(measured: Measure, config: Config) -> None:
+    top = fig2_scaling.draw(measured("phase3b", experiments=["scaling"], noise=0.03), config.figures).figure.axes[0]
+    lines = [line for line in top.lines if len(np.asarray(line.get_xdata())) == 50]
+    assert len(lines) == fake_run.PROCESSES + 1 and len({str(line.get_color()) for line in lines}) == len(lines), "and the mean"
 
 
 def test_the_interfaces_of_an_engine_share_an_axis_in_figures_1_and_2(measured: Measure, config: Config) -> None:
