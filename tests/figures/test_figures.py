@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import fake_run
@@ -80,7 +82,8 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
         "Some CPU",
     ):
         assert words in text, words
-    assert "+26 ms" in text and "0.10 ms/tok" in text, "256 tokens of 0.1 ms each"
+    assert text.count("+26 ms") == 4 and "0.10 ms/token" in text, "256 tokens of 0.1 ms each"
+    assert text.count("+77 ms") == 4 * 3, "a cold prompt computes 768 tokens more than a hit, in each configuration"
     assert captions.INTERVAL in text
 
 
@@ -122,7 +125,26 @@ def test_fig1_shows_three_states_with_the_medians_of_each_process(measured: Meas
     points = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "o"]
     assert len(points) == ttft.height == 9
     assert {len(line.get_xdata()) for line in points} == {2 * fake_run.PROCESSES}, "each state is measured in two jobs"
-    assert "for each token that it computes more" in drawing.caption and "%" in drawing.caption
+    told = r"llama.cpp Python A512_B256 2\d\.\d \[2\d\.\d, 2\d\.\d\] ms, 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] ms/token, 3\d\d \[3\d\d, 3\d\d\] %"
+    assert re.search(told, drawing.caption), "milliseconds first, with intervals"
+
+
+def test_a_row_of_figure_1_is_an_engine(measured: Measure, config: Config) -> None:
+    """vLLM and llama.cpp compute with different types: no axis puts them side by side, whichever backends are measured."""
+    axes = fig1_invalidation.draw(measured("phase2", "phase3a"), config.figures).figure.axes
+    assert len(axes) == 2 and not axes[0].get_shared_y_axes().joined(axes[0], axes[1])
+
+
+@pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig3_architectures", ["main", "confound"])])
+def test_no_label_lies_on_another_or_sticks_out(name: str, experiments: list[str], measured: Measure, config: Config) -> None:
+    figure = FIGURES[name](measured(*registry.phases(), experiments=experiments), config.figures).figure
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
+        assert boxes
+        for (one, a), (other, b) in combinations(boxes, 2):
+            assert not a.overlaps(b), (one, other)
+        assert max(box.y1 for _, box in boxes) <= axes.get_window_extent().y1 + 2
 
 
 def test_the_line_of_figure_2_is_the_law_the_engine_follows(measured: Measure, config: Config) -> None:
