@@ -98,7 +98,13 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
         (
             "fig3_architectures",
             ["main", "confound"],
-            ["ms for each token computed more", "cold: nothing cached", "repeated prompts", "+346 %"],
+            [
+                "ms for each token computed more",
+                "cold: nothing cached",
+                "repeated prompts",
+                "0.10 ms/token +346 %",
+                "\u221226 ms \u221278 %",
+            ],
         ),
         ("fig4_cascade", ["main", "host_tier"], ["prompt tokens", "+ host tier", "re-warm", "reused"]),
         ("fig5_batch_size", ["batch_size"], ["n_batch (tokens)", "TTFT of a miss (ms)", "2048"]),
@@ -215,7 +221,7 @@ def test_figure_6_shows_every_trial_and_what_verification_rejects(measured: Meas
 
 def test_figure_3_says_what_was_not_measured(measured: Measure, config: Config) -> None:
     figure = fig3_architectures.draw(measured("phase3b"), config.figures).figure
-    assert [text.get_text() for text in figure.axes[0].texts] == ["+346 %", "+1038 %"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.10 ms/token\n+346 %", "0.10 ms/token\n+1038 %"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["not measured", "not measured"]
 
 
@@ -232,7 +238,8 @@ def test_no_bar_is_cut_off(measured: Measure, config: Config) -> None:
         for axes in drawing.figure.axes:
             low, high = axes.get_ylim()
             # dataLim encloses bars and error bars; the label below the bars is no data.
-            assert low == 0 and axes.dataLim.y1 <= high
+            assert low <= min(0, axes.dataLim.y0) and axes.dataLim.y1 <= high
+            assert low == 0 or axes.get_ylabel() == "streaming overhead (ms)"
         assert drawing.rows.height
 
 
@@ -250,16 +257,35 @@ def test_phase_panels(phase: str, measured: Measure, config: Config, tmp_path: P
         assert words in text, words
     assert "after a cold" not in text, "it has no warm-up"
     assert "depends on the length of the context" in (tmp_path / "figure.txt").read_text().replace("\n", " ")
-    assert ("streaming adds" in text) == (registry.phases()[phase].interface == "http")
+    assert ("streaming overhead (ms)" in text) == (registry.phases()[phase].interface == "http")
 
 
 def test_overhead_has_its_sign(measured: Measure, config: Config) -> None:
     data = measured("phase3a")
     negative = pl.when(pl.col("metric") == "overhead_ms").then(-1.5).otherwise("median").alias("median")
     data = dataclasses.replace(data, summary=data.summary.with_columns(negative))
-    panel = phase_panels.draw(data, config.figures, "phase3a").figure.axes[0]
-    assert [text.get_text() for text in panel.texts] == ["\u22121.5"] * 9
-    assert sum(patch.get_height() == pytest.approx(-1.5) for patch in panel.patches) == 9
+    panel = phase_panels.draw(data, config.figures, "phase3a").figure.axes[1]
+    assert [patch.get_height() for patch in panel.patches] == pytest.approx([-1.5] * 9)  # type: ignore[attr-defined]
+    low, high = panel.get_ylim()
+    assert low < -1.5 and high > 0, "zero is in sight"
+
+
+def test_the_warm_up_in_an_empty_cache_is_one_bar(measured: Measure, config: Config) -> None:
+    """It is the same computation before a hit and before a miss."""
+    drawing = phase_panels.draw(measured("phase3b"), config.figures, "phase3b")
+    assert len(drawing.figure.axes[-1].patches) == 3 * (1 + 2), "and no bars of cold, which has no warm-up"
+    first = drawing.rows.filter(pl.col("metric") == "warmup_ms")
+    assert first["state"].to_list() == ["hit, miss"] * 3 and first["processes"].to_list() == [2 * fake_run.PROCESSES] * 3
+    assert first["n"].to_list() == [2 * 2 * fake_run.PROCESSES * fake_run.TRIALS] * 3, "of both states"
+
+
+def test_throughput_is_shown_where_enough_tokens_were_streamed(measured: Measure, config: Config) -> None:
+    data = measured("phase3b")
+    panel = phase_panels.draw(data, config.figures, "phase3b").figure.axes[1]
+    assert len(panel.patches) == 2 * 3, "cold prompts are partners only, and stream two tokens"
+    few = data.summary.with_columns(pl.when(pl.col("metric") == "throughput_tok_s").then(None).otherwise("median").alias("median"))
+    panel = phase_panels.draw(dataclasses.replace(data, summary=few), config.figures, "phase3b").figure.axes[1]
+    assert [text.get_text() for text in panel.texts] == ["not measured"] and not panel.patches
 
 
 def test_captions_say_what_is_confounded(measured: Measure) -> None:
