@@ -151,6 +151,8 @@ def test_no_label_lies_on_another_or_sticks_out(name: str, experiments: list[str
         for (one, a), (other, b) in combinations(boxes, 2):
             assert not a.overlaps(b), (one, other)
         assert max(box.y1 for _, box in boxes) <= axes.get_window_extent().y1 + 2
+        for text, box in boxes if name == "fig1_invalidation" else []:
+            assert not any(box.overlaps(bar.get_window_extent().padded(-1)) for bar in axes.patches), f"{text} lies over a bar"
 
 
 def test_the_line_of_figure_2_is_the_law_the_engine_follows(measured: Measure, config: Config) -> None:
@@ -195,6 +197,11 @@ def test_figure_3_tells_the_architectures_apart(measured: Measure, config: Confi
         assert found[phase, "main", "miss", "ttft_cost_ms_per_token"]["median"] == pytest.approx(0.1)
         assert found[phase, "main", "cold", "ttft_cost_ms"]["median"] == pytest.approx(76.8)
         assert found[phase, "confound/fresh", "miss", "query_ms"]["median"] == pytest.approx(33)
+        for content in ("fresh", "repeated"):
+            row = found[phase, f"confound/{content}", "miss", "query_ms"]
+            assert row["n"] == fake_run.PROCESSES * (fake_run.TRIALS - 1), (
+                "without the first of a process, a true miss whatever the prompts"
+            )
     change = "repeated over fresh, query_ms"
     assert found["phase2", "confound/repeated", "miss", change]["median"] == pytest.approx(100 * (7.4 / 33 - 1)), "256 of 280 are reused"
     assert found["phase3b", "confound/repeated", "miss", change]["median"] == pytest.approx(0)

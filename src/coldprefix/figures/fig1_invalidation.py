@@ -40,6 +40,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
             for i, configuration in enumerate(configurations):
                 ends.append(_group(panel, i, data.of(phase=phase, configuration=configuration), states, largest, settings))
             panel.set_title(style.backend_title(phase))
+            panel.set_xlim(-0.62, len(configurations) - 0.38)  # labels are wider than bars
             panel.set_xticks(range(len(configurations)), [style.configuration_label(c, lengths[c]) for c in configurations])
         line[0].set_ylim(0, max(ends))  # the panels of a row share their axis, so the limits come last
         line[0].set_ylabel("time to first token (ms)")
@@ -48,7 +49,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     handles = [style.patch(state, NAMES.get(state, state)) for state in states]
     place = {"loc": "outside upper right", "ncols": len(states)} if wide else {"loc": "outside upper left", "ncols": 2}
     figure.legend(handles=handles, handlelength=1.4, borderaxespad=0.1, **place)
-    bars = "{};" + (" " if wide else "\n") + "bars: " + captions.INTERVAL + (";" if wide else ";\n") + " points: processes' medians."
+    bars = "{};" + (" " if wide else "\n") + "bars: " + captions.INTERVAL + ("; " if wide else ";\n") + "points: processes' medians."
     captions.note(figure, captions.measured_note(data, wrap=not wide, bars=bars), settings.font_pt)
     text = (
         "Time to first token by configuration: cache hit, cache miss, and cold, which is the prompt of the hit with nothing cached. Above a"

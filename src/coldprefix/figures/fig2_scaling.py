@@ -169,6 +169,7 @@ def _text(panel: Axes, words: str, settings: Figures) -> None:
 def _residuals(panel: Axes, fitted: Fit, phase: str) -> None:
     look: dict[str, Any] = {"color": style.BACKEND_COLOURS[phase], "marker": style.BACKEND_MARKERS[phase], "linestyle": ""}
     for tokens, value in fitted.deviations_pct.items():
+        assert value.value is not None  # a length without a value has no deviation
         panel.errorbar(tokens, value.value, style.errors(style.row_of(value)), markersize=2.8, elinewidth=0.7, capthick=0.7, **look)
 
 

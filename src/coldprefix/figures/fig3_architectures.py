@@ -83,8 +83,8 @@ def _costs(panel: Axes, costs: pl.DataFrame, trials: pl.DataFrame, phases: list[
                 _missing(panel, i + shift, settings)
                 continue
             own = trials.filter("valid", pl.col("phase") == phase)
-            cells = [own.filter(pl.col("state") == name) for name in (state, BASELINE)]
-            units = difference(*cells, per="stream_evaluated_tokens").units
+            cell, hits = (own.filter(pl.col("state") == name) for name in (state, BASELINE))
+            units = difference(cell, hits, per="stream_evaluated_tokens").units
             style.bar(panel, i + shift, row, state, width)
             style.points(panel, i + shift, units, width)
             effect = style.find(costs, phase=phase, state=state, metric=EFFECT)

@@ -172,7 +172,7 @@ def _cells(summary: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) -> li
 
 def _jobs(provenance: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """By what was measured the cell whose job measured it: its own, or the first that has it among its partners or lengths."""
-    jobs = {}
+    jobs: dict[str, str] = {}
     for record in provenance:
         job = record["job"]
         for kind in job["kinds"]:
