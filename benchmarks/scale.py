@@ -90,7 +90,12 @@ def record_of(cell: Cell) -> dict[str, Any]:
     job: dict[str, Any] = {"phase": cell.phase, "variant": cell.variant, "configuration": cell.configuration, "state": cell.state}
     job |= {"engine": "llamacpp", "interface": "http" if cell.phase == "phase3a" else "python", "code": "0" * 64}
     host = {"cpu": "generated", "usable_cpus": 2, "gpus": []}
-    job |= {"accelerator": "cpu", "threads": 2, "model": {"name": "gpt2-standin"}, "protocol": {"processes": 3, "trials": 8, "max_rejected": 0.2}}
+    job |= {
+        "accelerator": "cpu",
+        "threads": 2,
+        "model": {"name": "gpt2-standin"},
+        "protocol": {"processes": 3, "trials": 8, "max_rejected": 0.2},
+    }
     job |= {"kinds": [{"configuration": cell.configuration, "state": cell.state}]}
     times = {"job_s": 60.0, "wall_s": 58.0, "engine_busy_s": 50.0, "engine_start_s": [3.0], "settle_s": 1.0}
     return {"host": host, "job": job, "in_force": {"threads": 2}, "finished_at": "2026-01-01T00:00:00+00:00"} | times

@@ -28,7 +28,16 @@ SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 EVERY_S = 0.25
 AFTER_S = 1.0  # of a cell's end: the next job is being started
 HALF = 5  # cells of a window before and after its middle
-COUNTS = {"processes": 1, "partners": [], "trials": 2, "burn_in": 0, "settle_ms": 0, "stream_tokens": 2, "question_tokens": 8, "max_rejected": 1}
+COUNTS = {
+    "processes": 1,
+    "partners": [],
+    "trials": 2,
+    "burn_in": 0,
+    "settle_ms": 0,
+    "stream_tokens": 2,
+    "question_tokens": 8,
+    "max_rejected": 1,
+}
 
 
 @dataclass(frozen=True)

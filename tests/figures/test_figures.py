@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import fake_run
+import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
@@ -36,6 +37,13 @@ FIGURES = {
 }
 VALUES = ("median", "ci_low", "ci_high")
 Measure = Callable[..., style.Measured]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """pyplot keeps what is drawn until it is saved, and warns of many."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -130,7 +138,7 @@ def test_fig1_shows_three_states_with_the_medians_of_each_process(measured: Meas
     assert set(ttft["state"]) == {"hit", "miss", "cold"} and ttft["ci_low"].null_count() == 0
     points = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "o"]
     assert len(points) == ttft.height == 9
-    assert {len(line.get_xdata()) for line in points} == {2 * fake_run.PROCESSES}, "each state is measured in two jobs"
+    assert {np.size(line.get_xdata()) for line in points} == {2 * fake_run.PROCESSES}, "each state is measured in two jobs"
     told = r"llama.cpp Python A512_B256 2\d\.\d \[2\d\.\d, 2\d\.\d\] ms, 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] ms/token, 3\d\d \[3\d\d, 3\d\d\] %"
     assert re.search(told, drawing.caption), "milliseconds first, with intervals"
 
@@ -331,6 +339,7 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
 
 def test_backends_have_colours_and_markers_of_their_own() -> None:
     assert len(set(style.BACKEND_COLOURS.values())) == 4 and len(set(style.COLOURS.values())) == 3
+    assert not set(style.BACKEND_COLOURS.values()) & set(style.COLOURS.values())
     assert len(set(style.BACKEND_MARKERS.values())) == 4
 
 

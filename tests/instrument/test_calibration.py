@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 
 from coldprefix.engines.clock import Stopwatch
@@ -57,10 +58,21 @@ def test_a_late_clock_is_seen(samples: pl.DataFrame, tmp_path: Path, monkeypatch
 
 
 def test_the_report_names_every_target_that_was_missed() -> None:
-    row: dict[str, Any] = {"engine": "python", "bias_ms": 0.0, "bias_p99_ms": 0.0, "throughput_error_pct": 0.0}
+    row: dict[str, Any] = {"engine": "python", "beside": 0, "bias_ms": 0.0, "bias_p99_ms": 0.0, "throughput_error_pct": 0.0}
     assert sample.misses(pl.DataFrame([row])) == []
     bad = {"bias_ms": -1.0, "bias_p99_ms": 2.0, "throughput_error_pct": -0.9}
     assert len(sample.misses(pl.DataFrame([row | bad]))) == 3
+
+
+def test_busy_threads_are_busy_and_end(samples: pl.DataFrame) -> None:
+    with sample.busy(2):
+        running = [p for p in psutil.Process().children() if "while True: pass" in " ".join(p.cmdline())]
+        time.sleep(0.5)
+        assert len(running) == 2 and all(p.cpu_times().user > 0.05 for p in running)
+    assert not [p for p in running if p.is_running()]
+    both = sample.summarise(pl.concat([samples, samples.with_columns(beside=pl.lit(2, pl.Int32))]))
+    assert both["beside"].to_list() == [2, 2, 2, 0, 0, 0], "what is loaded is quoted first"
+    assert "busy threads" in sample.table(both)
 
 
 def test_nothing_of_the_null_engines_survives(tmp_path: Path) -> None:

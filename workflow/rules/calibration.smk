@@ -18,11 +18,13 @@ rule calibration:
         machine=100,
     params:
         samples=STUDY.config.calibration_samples,
+        threads=resolve_threads(STUDY.config.threads),
         code=digest("calibrate"),
     message:
         "measuring the harness against engines whose times are known"
     shell:
         "{PYTHON:q} {SCRIPTS:q}/calibrate.py --out results/calibration --log {log:q} --samples {params.samples}"
+        " --threads {params.threads}"
 
 
 rule calibration_figure:

@@ -2,6 +2,7 @@
 from coldprefix.models.convert import converter_key
 
 CLAIMS = str(Path(workflow.basedir) / "claims.yaml")
+ORIGINAL = Path(workflow.basedir) / "study" / "original.csv"
 
 
 rule converter:
@@ -30,6 +31,7 @@ rule claims:
         page="results/claims.md",
     params:
         claims=sha256_of_file(Path(CLAIMS)),
+        original=sha256_of_file(ORIGINAL),
         code=digest("check_claims"),
     message:
         "testing the claims"

@@ -11,7 +11,7 @@ from coldprefix.process import locks, program
 from coldprefix.setup.building import say
 from coldprefix.study import checks
 from coldprefix.study.code import digest
-from coldprefix.study.plan import plan_of
+from coldprefix.study.plan import plan_of, resolve_threads
 from coldprefix.study.time_left import TimeLeft
 
 HELD = locks.hold_folder(Path())  # until this process ends

@@ -27,9 +27,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=40, help="of each time to first token (default 40)")
+    parser.add_argument("--threads", type=int, default=2, help="of an engine: so many are busy beside a first run of half the samples")
     arguments = parser.parse_args()
     with exclusive("calibration", workflow_pid()):
-        samples = sample.take(arguments.log, arguments.samples)
+        with sample.busy(arguments.threads):
+            loaded = sample.take(arguments.log, max(2, arguments.samples // 2), beside=arguments.threads)
+        samples = pl.concat([loaded, sample.take(arguments.log, arguments.samples)])
     summary = sample.summarise(samples)
     missed = sample.misses(summary)
     write_table(samples, arguments.out / "samples.parquet")

@@ -19,6 +19,8 @@ def draw(samples: pl.DataFrame, settings: Figures) -> style.Drawing:
         samples: instrument.calibration.SAMPLES.
     """
     style.apply(settings)
+    loaded = int(samples["beside"].max() or 0)  # type: ignore[arg-type]
+    samples = samples.filter(pl.col("beside") == loaded)  # as while an engine computes; the table has the idle ones, too
     figure, (left, right) = plt.subplots(1, 2, figsize=(settings.text_in, 2.4))
     rows = []
     for shift, (engine, (phase, label)) in enumerate(LOOKS.items()):
@@ -65,7 +67,7 @@ def draw(samples: pl.DataFrame, settings: Figures) -> style.Drawing:
     )
     n = [samples.filter(part).group_by("engine").len()["len"].min() for part in (pl.col("tokens") == 2, pl.col("tokens") > 2)]
     text = (
-        "Calibration of the harness. What it measures against what null engines, which answer at scripted times and report when they did, really "
+        f"Calibration of the harness beside {loaded} busy threads, as an engine's. What it measures against what null engines, which answer at scripted times and report when they did, really "
         f"did: time to first token (left, {n[0]!s} samples an engine) and throughput (right, {n[1]!s}). Grey: the target for the median."
     )
     return style.Drawing(figure, pl.DataFrame(rows, infer_schema_length=None), text)

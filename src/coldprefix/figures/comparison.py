@@ -52,6 +52,6 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
         for s, m in style.STATE_MARKERS.items()
         if s in shifts
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles) or 1)
     text = f"Time to first token of {names[1]} over {names[0]}, per cell, with the {captions.INTERVAL}. What differs: {'; '.join(differing) or 'nothing declared'}."
     return style.Drawing(figure, comparison, text)

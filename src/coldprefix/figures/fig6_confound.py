@@ -17,7 +17,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     style.apply(settings)
     data = data.of(sweep="confound")
     phases = data.phases
-    size = (settings.text_in if len(phases) > 1 else settings.column_in, 3.0)
+    size = (settings.text_in if len(phases) > 1 else settings.column_in, 3.3)
     figure, axes = plt.subplots(2, len(phases), figsize=size, sharex=True, sharey="row", squeeze=False, height_ratios=[1.5, 1])
     rows = data.trials.filter(pl.col("process") == 0).select(
         *("phase", "variant", "configuration", "content", "process", "engine_process", "trial", "query_ms", "query_prompt_tokens"),

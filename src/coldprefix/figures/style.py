@@ -25,7 +25,7 @@ from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 # Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps states apart in grey, too. One colour and marker for each backend
-# in all figures. Eight colours are too few for all: no figure shows colours of states and of backends.
+# in all figures, none of them the colour of a state.
 COLOURS = {state: registry.edit(state).colour for state in registry.EDITS}
 HATCHES = {state: registry.edit(state).hatch for state in registry.EDITS}
 STATE_MARKERS = dict(zip(registry.EDITS, itertools.cycle("osDv^P"), strict=False))

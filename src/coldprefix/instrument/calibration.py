@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,6 +29,10 @@ P99_BIAS_MS = 1.0
 THROUGHPUT_ERROR_PCT = 0.5
 
 SAMPLES: dict[str, tuple[pl.DataType, str]] = {
+    "beside": (
+        pl.Int32(),
+        "busy threads beside it, as an engine's that compute while the first token must wake this program; 0: idle cores",
+    ),
     "engine": (pl.String(), "which null engine: llama-server, vllm serve, or python (in process)"),
     "scripted_ttft_ms": (pl.Float64(), "time to first token that was asked for, ms"),
     "scripted_tok_s": (pl.Float64(), "rate that was asked for, tokens/s"),
@@ -41,11 +49,26 @@ SAMPLES: dict[str, tuple[pl.DataType, str]] = {
 }
 
 
-def take(log: Path, samples: int, ttfts_ms: tuple[float, ...] = TTFTS_MS, rates: Mapping[float, int] = RATES) -> pl.DataFrame:
+@contextmanager
+def busy(threads: int) -> Iterator[None]:
+    """So many programs compute without a pause inside."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def take(
+    log: Path, samples: int, ttfts_ms: tuple[float, ...] = TTFTS_MS, rates: Mapping[float, int] = RATES, beside: int = 0
+) -> pl.DataFrame:
     """Measure the null engines in one interleaved run.
 
     Args:
         samples: of each TTFT; a tenth of it, at least two, of each rate.
+        beside: busy threads meanwhile.
 
     Returns:
         One row per sample (SAMPLES).
@@ -68,7 +91,8 @@ def take(log: Path, samples: int, ttfts_ms: tuple[float, ...] = TTFTS_MS, rates:
             for _ in range(5):
                 engine.script(1.0, 1.0)
                 engine.complete(prompt, 2, stream=True)
-        for order, (name, ttft_ms, rate, tokens) in enumerate(tqdm(plan, desc="calibration", unit="sample", dynamic_ncols=True)):
+        described = f"calibration{f' beside {beside} busy threads' if beside else ''}"
+        for order, (name, ttft_ms, rate, tokens) in enumerate(tqdm(plan, desc=described, unit="sample", dynamic_ncols=True)):
             engine = engines[name]
             engine.script(ttft_ms, 1e3 / rate)
             done = engine.complete(prompt, tokens, stream=True)
@@ -77,6 +101,7 @@ def take(log: Path, samples: int, ttfts_ms: tuple[float, ...] = TTFTS_MS, rates:
             measured_rate = 1e3 * (tokens - 1) / (times[-1] - times[0]) if times[-1] > times[0] else None
             rows.append(
                 {
+                    "beside": beside,
                     "engine": name,
                     "scripted_ttft_ms": ttft_ms,
                     "scripted_tok_s": rate,
@@ -99,14 +124,16 @@ def take(log: Path, samples: int, ttfts_ms: tuple[float, ...] = TTFTS_MS, rates:
 
 
 def summarise(samples: pl.DataFrame) -> pl.DataFrame:
-    """One row per null engine: bias of TTFT (median with its 95 % interval, 1st and 99th percentile, standard deviation), connecting, error of throughput."""
+    """One row per null engine and load, the loaded ones first: bias of TTFT (median with its 95 % interval, 1st and 99th percentile, standard deviation), connecting, error of throughput."""
     rows = []
-    for (name,), own in samples.group_by("engine", maintain_order=True):
+    ordered = samples.sort("beside", descending=True, maintain_order=True)
+    for (beside, name), own in ordered.group_by("beside", "engine", maintain_order=True):
         bias = own.filter(pl.col("tokens") == 2)["bias_ms"].to_numpy()
         low, high = median_interval(bias.tolist()) or (None, None)
         errors = own["error_pct"].drop_nulls().to_numpy()
         rows.append(
             {
+                "beside": beside,
                 "engine": name,
                 "n_ttft": len(bias),
                 "bias_ms": float(np.median(bias)),
@@ -135,20 +162,24 @@ def misses(summary: pl.DataFrame) -> list[str]:
             (abs(row["throughput_error_pct"] or 0.0), THROUGHPUT_ERROR_PCT, "median error of throughput in %"),
         ):
             if value > target:
-                found.append(f"{row['engine']}: {what} is {value:.2f}, the target {target:g}; is the machine busy?")
+                found.append(f"{_named(row)}: {what} is {value:.2f}, the target {target:g}; is the machine busy?")
     return found
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return f"{row['engine']}, {row['beside']} busy threads beside it" if row["beside"] else str(row["engine"])
 
 
 def table(summary: pl.DataFrame) -> str:
     """The summary as text for the terminal."""
     lines = [
-        f"{'null engine':<14}{'n':>5}  {'bias of TTFT, ms':<28}{'p99':>7}{'sd':>7}{'seen after':>12}{'connect':>9}  throughput error, %"
+        f"{'null engine':<14}{'busy threads':>13}{'n':>5}  {'bias of TTFT, ms':<28}{'p99':>7}{'sd':>7}{'seen after':>12}{'connect':>9}  throughput error, %"
     ]
     for row in summary.iter_rows(named=True):
         bias = f"{row['bias_ms']:.3f} [{row['bias_low_ms']:.3f}, {row['bias_high_ms']:.3f}]"
         connect = "-" if row["connect_ms"] is None else f"{row['connect_ms']:.3f}"
         lines.append(
-            f"{row['engine']:<14}{row['n_ttft']:>5}  {bias:<28}{row['bias_p99_ms']:>7.3f}{row['bias_sd_ms']:>7.3f}"
+            f"{row['engine']:<14}{row['beside']:>13}{row['n_ttft']:>5}  {bias:<28}{row['bias_p99_ms']:>7.3f}{row['bias_sd_ms']:>7.3f}"
             f"{row['seen_after_ms']:>12.3f}{connect:>9}  median {row['throughput_error_pct']:.3f}, worst {row['throughput_worst_pct']:.3f}"
         )
     return "\n".join(lines) + "\n"

@@ -43,12 +43,12 @@ PEERS: dict[str, tuple[pl.DataType, str]] = {
     "peer_ms": (pl.Float64(), "median of the peer's time"),
     "ttft_ms": (pl.Float64(), "median of the harness's TTFT"),
     "ratio": (pl.Float64(), "median of TTFT / peer's time, by pairs"),
-    "ratio_low": (pl.Float64(), "its 95 % bootstrap interval"),
-    "ratio_high": (pl.Float64(), "its 95 % bootstrap interval"),
+    "ratio_low": (pl.Float64(), "its 95 % interval over rounds or trials (Student's t)"),
+    "ratio_high": (pl.Float64(), "its 95 % interval over rounds or trials (Student's t)"),
     "outside_ms": (pl.Float64(), "median of TTFT minus the engine's own time for the prompt: sampling, transport, harness"),
     "inside_ratio": (pl.Float64(), "median of (TTFT - outside_ms) / peer's time, by pairs: what is left when that is taken out"),
-    "inside_low": (pl.Float64(), "its 95 % bootstrap interval"),
-    "inside_high": (pl.Float64(), "its 95 % bootstrap interval"),
+    "inside_low": (pl.Float64(), "its 95 % interval over rounds or trials (Student's t)"),
+    "inside_high": (pl.Float64(), "its 95 % interval over rounds or trials (Student's t)"),
 }
 
 

@@ -10,4 +10,4 @@ def append_question(a: Tokens, b: Tokens, q: Tokens) -> Tokens:
     return a + b + q
 
 
-EDIT = Edit(append_question, "query [A, B, Q], of which nothing is cached", "#CC79A7", "....", warmed=False)
+EDIT = Edit(append_question, "query [A, B, Q], of which nothing is cached", "#999999", "....", warmed=False)
