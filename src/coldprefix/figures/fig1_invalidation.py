@@ -57,7 +57,8 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     text += (
         " bar, what it costs over a hit of the same engine process: milliseconds, and milliseconds for each token that it computes more."
     )
-    text += f" A miss, with intervals (those of cold are in the rows): {_costs(data, rows)}. It is the prompt [B, Q], shorter than a hit's. Every trial is what the engine reports it reused. Bars: mean over processes of their medians with the"
+    text += f" A miss, with intervals (those of cold are in the rows): {_costs(data, rows)}. It is the prompt [B, Q],"
+    text += " shorter than a hit's. Every trial is what the engine reports it reused. Bars: mean over processes of their medians with the"
     text += f" {captions.INTERVAL}; points: the processes' medians."
     return style.Drawing(figure, rows, captions.caption(data, text))
 

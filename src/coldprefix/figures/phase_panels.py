@@ -52,8 +52,10 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     captions.note(
         figure, captions.measured_note(data, bars="{}; bars: " + captions.INTERVAL + "; points: processes' medians."), settings.font_pt
     )
-    text = f"{style.backend_title(phase)}: time to first token; {'what streaming adds to it, of each request, with its sign; ' if http else ''}"
-    text += f"throughput after the first token, where at least {FEWEST_ARRIVALS} were streamed, so only of a state's own cells: it depends on the length of the context that each"
+    adds = "what streaming adds to it, of each request, with its sign; " if http else ""
+    text = f"{style.backend_title(phase)}: time to first token; {adds}"
+    text += f"throughput after the first token, where at least {FEWEST_ARRIVALS} were streamed, so only of a state's own cells: it"
+    text += " depends on the length of the context that each"
     text += (
         " token attends to, not only on the cache, and a hit has the longer context; the warm-up of [A, B] in an empty cache, which is one"
     )
