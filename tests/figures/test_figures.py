@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import fake_run
+import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
 from conftest import Values
-from matplotlib.patches import Rectangle
 from pypdf import PdfReader
 
 from coldprefix.figures import (
@@ -35,6 +37,13 @@ FIGURES = {
 }
 VALUES = ("median", "ci_low", "ci_high")
 Measure = Callable[..., style.Measured]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """pyplot keeps what is drawn until it is saved, and warns of many."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
@@ -81,18 +90,29 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
         "Some CPU",
     ):
         assert words in text, words
-    assert "+26 ms" in text and "0.10 ms/tok" in text, "256 tokens of 0.1 ms each"
+    assert text.count("+26 ms") == 4 and "0.10 ms/token" in text, "256 tokens of 0.1 ms each"
+    assert text.count("+77 ms") == 4 * 3, "a cold prompt computes 768 tokens more than a hit, in each configuration"
     assert captions.INTERVAL in text
 
 
 @pytest.mark.parametrize(
     ("name", "experiments", "words"),
     [
-        ("fig2_scaling", ["scaling"], ["hit, by tokens cached", "0.100 [0.100, 0.100]", "bend 0.0", "n_ubatch"]),
+        (
+            "fig2_scaling",
+            ["scaling"],
+            ["TTFT of a hit", "tokens reused", "(144 computed)", "(24 computed)", "0.100 [0.100, 0.100]", "bend 0.0", "n_ubatch"],
+        ),
         (
             "fig3_architectures",
             ["main", "confound"],
-            ["ms for each token computed more", "cold: nothing cached", "repeated prompts", "+346 %"],
+            [
+                "ms for each token computed more",
+                "cold: nothing cached",
+                "repeated prompts",
+                "0.10 ms/token +346 %",
+                "\u221226 ms \u221278 %",
+            ],
         ),
         ("fig4_cascade", ["main", "host_tier"], ["prompt tokens", "+ host tier", "re-warm", "reused"]),
         ("fig5_batch_size", ["batch_size"], ["n_batch (tokens)", "TTFT of a miss (ms)", "2048"]),
@@ -119,17 +139,55 @@ def test_fig1_shows_three_states_with_the_medians_of_each_process(measured: Meas
     points = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "o"]
     assert len(points) == ttft.height == 9
     assert {np.size(line.get_xdata()) for line in points} == {2 * fake_run.PROCESSES}, "each state is measured in two jobs"
-    assert "for each token that it computes more" in drawing.caption and "%" in drawing.caption
+    told = r"llama.cpp Python A512_B256 2\d\.\d \[2\d\.\d, 2\d\.\d\] ms, 0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] ms/token, 3\d\d \[3\d\d, 3\d\d\] %"
+    assert re.search(told, drawing.caption), "milliseconds first, with intervals"
+
+
+def test_a_row_of_figure_1_is_an_engine(measured: Measure, config: Config) -> None:
+    """vLLM and llama.cpp compute with different types: no axis puts them side by side, whichever backends are measured."""
+    axes = fig1_invalidation.draw(measured("phase2", "phase3a"), config.figures).figure.axes
+    assert len(axes) == 2 and not axes[0].get_shared_y_axes().joined(axes[0], axes[1])
+
+
+@pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig3_architectures", ["main", "confound"])])
+def test_no_label_lies_on_another_or_sticks_out(name: str, experiments: list[str], measured: Measure, config: Config) -> None:
+    figure = FIGURES[name](measured(*registry.phases(), experiments=experiments), config.figures).figure
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        boxes = [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
+        assert boxes
+        for (one, a), (other, b) in combinations(boxes, 2):
+            assert not a.overlaps(b), (one, other)
+        assert max(box.y1 for _, box in boxes) <= axes.get_window_extent().y1 + 2
+        for text, box in boxes if name == "fig1_invalidation" else []:
+            assert not any(box.overlaps(bar.get_window_extent().padded(-1)) for bar in axes.patches), f"{text} lies over a bar"
 
 
 def test_the_line_of_figure_2_is_the_law_the_engine_follows(measured: Measure, config: Config) -> None:
     drawing = fig2_scaling.draw(measured("phase3b", experiments=["scaling"]), config.figures)
     assert "llama.cpp Python 0.1000 [0.1000, 0.1000] ms/token, intercept 5.0 [5.0, 5.0] ms, bend 0.0 [0.0, 0.0] %" in drawing.caption
-    hits = drawing.rows.filter(pl.col("state") == "hit").sort("tokens")
+    hits = drawing.rows.filter(pl.col("state") == "hit", pl.col("quantity") == "ttft").sort("tokens")
     assert hits["tokens"].to_list() == [24, 120, 248, 504, 632, 760, 920], "cached ones"
     assert hits["median"].to_list() == pytest.approx([7.4] * 7)
     off = drawing.rows.filter(pl.col("quantity") == "off the line")
-    assert off.height == 7 and off["ci_low"].null_count() == 0
+    assert off.filter(pl.col("state") == "miss")["tokens"].to_list() == [128, 256, 512, 640, 768, 928], "from 100 on, as C10"
+    assert off["ci_low"].null_count() == 0
+
+
+def test_figure_2_compares_hits_that_compute_as_much(measured: Measure, config: Config) -> None:
+    """A block pool reuses whole blocks: of [A, B, Q] with 24 + 24 tokens 48 are left to compute, of 120 + 24 all 144, of 920 + 24 again 48."""
+    drawing = fig2_scaling.draw(measured("phase2", experiments=["scaling"]), config.figures)
+    panel = drawing.figure.axes[2]
+    shown = [line for line in panel.lines if line.get_linestyle() == "None"]
+    assert {int(x) for line in shown for x in np.asarray(line.get_xdata())} == {0, 128, 384, 512, 640}
+    assert [float(y) for line in shown for y in np.asarray(line.get_ydata())] == pytest.approx([5 + 14.4] * 5 * fake_run.PROCESSES)
+    assert "hits 0.0 [0.0, 0.0] µs per reused token" in drawing.caption
+
+
+def test_figure_2_draws_each_process_in_a_shade_of_its_own(measured: Measure, config: Config) -> None:
+    top = fig2_scaling.draw(measured("phase3b", experiments=["scaling"], noise=0.03), config.figures).figure.axes[0]
+    lines = [line for line in top.lines if len(np.asarray(line.get_xdata())) == 50]
+    assert len(lines) == fake_run.PROCESSES + 1 and len({str(line.get_color()) for line in lines}) == len(lines), "and the mean"
 
 
 def test_the_interfaces_of_an_engine_share_an_axis_in_figures_1_and_2(measured: Measure, config: Config) -> None:
@@ -147,6 +205,11 @@ def test_figure_3_tells_the_architectures_apart(measured: Measure, config: Confi
         assert found[phase, "main", "miss", "ttft_cost_ms_per_token"]["median"] == pytest.approx(0.1)
         assert found[phase, "main", "cold", "ttft_cost_ms"]["median"] == pytest.approx(76.8)
         assert found[phase, "confound/fresh", "miss", "query_ms"]["median"] == pytest.approx(33)
+        for content in ("fresh", "repeated"):
+            row = found[phase, f"confound/{content}", "miss", "query_ms"]
+            assert row["n"] == fake_run.PROCESSES * (fake_run.TRIALS - 1), (
+                "without the first of a process, a true miss whatever the prompts"
+            )
     change = "repeated over fresh, query_ms"
     assert found["phase2", "confound/repeated", "miss", change]["median"] == pytest.approx(100 * (7.4 / 33 - 1)), "256 of 280 are reused"
     assert found["phase3b", "confound/repeated", "miss", change]["median"] == pytest.approx(0)
@@ -173,7 +236,7 @@ def test_figure_6_shows_every_trial_and_what_verification_rejects(measured: Meas
 
 def test_figure_3_says_what_was_not_measured(measured: Measure, config: Config) -> None:
     figure = fig3_architectures.draw(measured("phase3b"), config.figures).figure
-    assert [text.get_text() for text in figure.axes[0].texts] == ["+346 %", "+1038 %"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.10 ms/token\n+346 %", "0.10 ms/token\n+1038 %"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["not measured", "not measured"]
 
 
@@ -190,7 +253,8 @@ def test_no_bar_is_cut_off(measured: Measure, config: Config) -> None:
         for axes in drawing.figure.axes:
             low, high = axes.get_ylim()
             # dataLim encloses bars and error bars; the label below the bars is no data.
-            assert low == 0 and axes.dataLim.y1 <= high
+            assert low <= min(0, axes.dataLim.y0) and axes.dataLim.y1 <= high
+            assert low == 0 or axes.get_ylabel() == "streaming overhead (ms)"
         assert drawing.rows.height
 
 
@@ -208,16 +272,35 @@ def test_phase_panels(phase: str, measured: Measure, config: Config, tmp_path: P
         assert words in text, words
     assert "after a cold" not in text, "it has no warm-up"
     assert "depends on the length of the context" in (tmp_path / "figure.txt").read_text().replace("\n", " ")
-    assert ("streaming adds" in text) == (registry.phases()[phase].interface == "http")
+    assert ("streaming overhead (ms)" in text) == (registry.phases()[phase].interface == "http")
 
 
 def test_overhead_has_its_sign(measured: Measure, config: Config) -> None:
     data = measured("phase3a")
     negative = pl.when(pl.col("metric") == "overhead_ms").then(-1.5).otherwise("median").alias("median")
     data = dataclasses.replace(data, summary=data.summary.with_columns(negative))
-    panel = phase_panels.draw(data, config.figures, "phase3a").figure.axes[0]
-    assert [text.get_text() for text in panel.texts] == ["\u22121.5"] * 9
-    assert sum(patch.get_height() == pytest.approx(-1.5) for patch in panel.patches if isinstance(patch, Rectangle)) == 9
+    panel = phase_panels.draw(data, config.figures, "phase3a").figure.axes[1]
+    assert [patch.get_height() for patch in panel.patches] == pytest.approx([-1.5] * 9)  # type: ignore[attr-defined]
+    low, high = panel.get_ylim()
+    assert low < -1.5 and high > 0, "zero is in sight"
+
+
+def test_the_warm_up_in_an_empty_cache_is_one_bar(measured: Measure, config: Config) -> None:
+    """It is the same computation before a hit and before a miss."""
+    drawing = phase_panels.draw(measured("phase3b"), config.figures, "phase3b")
+    assert len(drawing.figure.axes[-1].patches) == 3 * (1 + 2), "and no bars of cold, which has no warm-up"
+    first = drawing.rows.filter(pl.col("metric") == "warmup_ms")
+    assert first["state"].to_list() == ["hit, miss"] * 3 and first["processes"].to_list() == [2 * fake_run.PROCESSES] * 3
+    assert first["n"].to_list() == [2 * 2 * fake_run.PROCESSES * fake_run.TRIALS] * 3, "of both states"
+
+
+def test_throughput_is_shown_where_enough_tokens_were_streamed(measured: Measure, config: Config) -> None:
+    data = measured("phase3b")
+    panel = phase_panels.draw(data, config.figures, "phase3b").figure.axes[1]
+    assert len(panel.patches) == 2 * 3, "cold prompts are partners only, and stream two tokens"
+    few = data.summary.with_columns(pl.when(pl.col("metric") == "throughput_tok_s").then(None).otherwise("median").alias("median"))
+    panel = phase_panels.draw(dataclasses.replace(data, summary=few), config.figures, "phase3b").figure.axes[1]
+    assert [text.get_text() for text in panel.texts] == ["not measured"] and not panel.patches
 
 
 def test_captions_say_what_is_confounded(measured: Measure) -> None:

@@ -90,3 +90,10 @@ def caption(data: Measured, text: str) -> str:
 def backends(phases: Sequence[str]) -> list[str]:
     """Titles for an axis, on two lines."""
     return [backend_title(phase).replace(" ", "\n", 1) for phase in phases]
+
+
+def value(row: Mapping[str, Any], digits: int) -> str:
+    """A row of summary in words: "25.6 [23.2, 28.0] ms"."""
+    shown = [f"{round(row[key], digits) + 0.0:.{digits}f}" for key in ("median", "ci_low", "ci_high") if row[key] is not None]
+    interval = f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else ""
+    return f"{shown[0]}{interval} {row['unit']}".replace("-", "\u2212")

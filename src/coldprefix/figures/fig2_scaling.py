@@ -1,4 +1,4 @@
-"""Figure 2: TTFT against the tokens recomputed. A line for each engine process; below, how far the medians lie off it."""
+"""Figure 2: TTFT against the tokens recomputed: a line for each engine process, what it leaves over, and hits by the tokens reused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.colors import to_hex, to_rgb
 
 from coldprefix.analysis.linear import Fit, fit
 from coldprefix.analysis.statistics import Estimate, estimate, medians
@@ -16,66 +16,69 @@ from coldprefix.figures import captions, style
 from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
+FROM_TOKENS = 100  # below, the fixed cost of a request is most of the time; C10 is decided from there on, too
 TOKENS = {"miss": "stream_evaluated_tokens", "hit": "stream_cached_tokens"}
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
-    """Draw the sweep `scaling`: a column per backend with the processes' medians, the mean line and its band, and the residuals by length."""
+    """Draw the sweep `scaling`, a column per backend: misses and their lines, what the lines leave over, and hits by cached tokens."""
     style.apply(settings)
     data = data.of(sweep="scaling")
     phases = data.phases
     wide = len(phases) > 1
-    size = (settings.text_in if wide else settings.column_in, 3.6)
-    figure, axes = plt.subplots(2, len(phases), figsize=size, sharex=True, squeeze=False, height_ratios=[2.2, 1])
+    size = (settings.text_in if wide else settings.column_in, 4.7)
+    figure, axes = plt.subplots(3, len(phases), figsize=size, squeeze=False, height_ratios=[2.2, 1, 1])
     rows: list[dict[str, Any]] = []
     found = []
-    for column, phase in enumerate(phases):
-        top, bottom = axes[0][column], axes[1][column]
+    for (top, middle, bottom), phase, column in zip(axes.T, phases, range(len(phases)), strict=True):
         own = data.of(phase=phase)
         valid = own.trials.filter("valid")
         misses, hits = (valid.filter(pl.col("state") == state) for state in ("miss", "hit"))
-        fitted = fit(misses)
-        rows += [*_values(phase, misses, "miss"), *_values(phase, hits, "hit"), *_fit_rows(phase, fitted)]
+        same = _equally_computed(hits)
+        fitted, reused = fit(misses, from_tokens=FROM_TOKENS), fit(same, tokens=TOKENS["hit"])
+        rows += [*_values(phase, misses, "miss"), *_values(phase, hits, "hit")]
+        rows += [*_fit_rows(phase, "miss", fitted), *_fit_rows(phase, "hit", reused)]
         top.set_title(style.backend_title(phase))
-        _limit(own, top, bottom, settings, label=column == 0 or _engine(phase) != _engine(phases[column - 1]))
-        look = {"color": style.BACKEND_COLOURS[phase], "marker": style.BACKEND_MARKERS[phase], "linestyle": ""}
-        _medians(top, misses, "miss", markersize=2.8, alpha=0.8, markeredgewidth=0, **look)
-        _medians(top, hits, "hit", markersize=2.6, markerfacecolor="white", markeredgewidth=0.5, **look)
+        _limit(own, top, middle, settings, label=column == 0 or _engine(phase) != _engine(phases[column - 1]))
+        _processes(top, misses, "miss", phase, fitted)
+        _processes(bottom, same, "hit", phase, reused)
+        computed = f"\n({same['stream_evaluated_tokens'][0]} computed)" if same.height else "\n(not measured)"
+        bottom.set_xlabel(f"tokens reused{computed}")
         if fitted is not None:
-            _line(top, fitted, settings)
-            _residuals(bottom, fitted, look)
+            _text(top, f"{_told(fitted.slope, 3)}\nms/token\nbend {_told(fitted.bend_pct, 1)} %", settings)
+            _residuals(middle, fitted, phase)
             found.append(f"{style.backend_title(phase)} {_sentence(fitted)}")
+        if reused is not None:
+            _text(bottom, f"{_told(_in_us(reused.slope), 1)} \u00b5s/token", settings)
+            found += [f"{found.pop()}; hits {_told(_in_us(reused.slope), 1)} \u00b5s per reused token"] if fitted else []
     _scales(axes, phases)
-    for panel in axes[1]:
-        panel.set_xlabel("tokens")
-        panel.set_xlim(0, 1040)
+    for panel in axes.flat:
+        panel.set_xlim(-35, 1040)
         panel.set_xticks([0, 512, 1024])
-    axes[0][0].set_ylabel("time to first token (ms)")
-    axes[1][0].set_ylabel("off the\nline (%)")
-    grey: dict[str, Any] = {"color": "#555555", "marker": "o", "markersize": 3.2, "linestyle": ""}
-    handles = [
-        Line2D([], [], label="miss, by tokens recomputed", **grey),
-        Line2D([], [], markerfacecolor="white", markeredgewidth=0.6, label="hit, by tokens cached", **grey),
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2 if wide else 1, handlelength=1.0, borderaxespad=0.1)
-    bars = (
-        "{};"
-        + (" " if wide else "\n")
-        + "points: processes' medians; line: mean of the processes' lines;\nband and bars: "
-        + captions.INTERVAL
-        + "."
-    )
+    for top, middle, _ in axes.T:
+        top.tick_params(labelbottom=False)
+        middle.set_xlabel("tokens recomputed")
+    for panel, label in zip(axes[:, 0], ("TTFT of a miss (ms)", "off the\nline (%)", "TTFT of a hit\n(ms)"), strict=True):
+        panel.set_ylabel(label)
+    gap = " " if wide else "\n"
+    bars = f"{{}};{gap}a shade for each process: medians{', ' if wide else ',' + gap}and its line; black: their mean;\nband and bars: {captions.INTERVAL}."
     captions.note(figure, captions.measured_note(data, wrap=not wide, bars=bars), settings.font_pt)
-    text = "Time to first token against the tokens recomputed, from a few dozen to the model's limit; hollow: hits, against the tokens that were"
-    text += " cached. All lengths were measured in each engine process in random order. A line is fitted to each process's medians (least squares"
+    text = (
+        "Time to first token against tokens. Above: misses, with nothing cached, by the tokens recomputed, from a few dozen to the model's"
+    )
+    text += " limit. All lengths were measured in each engine process in random order, and each has its own line (least squares of relative"
+    text += f" errors, from {FROM_TOKENS} tokens on). Middle: how far a length's medians lie from their process's line. Below, hollow: hits of the"
     text += (
-        f" of relative errors): {'; '.join(found) or 'too few lengths for a line'}. The bend says how far the middle of the range lies from"
+        " same processes by the tokens reused, those that compute as many tokens as most of their backend (a block pool reuses whole blocks"
     )
     text += (
-        " the chord between its ends; negative: each token costs more the longer the prompt is. Below: how far the medians of a length lie"
+        " only, so its hits differ in what they compute; all are in the rows). The bend says how far the middle of the range lies from the"
     )
-    text += f" from their process's line. Band, bars and brackets: {captions.INTERVAL}. Dotted: n_ubatch, beyond which llama.cpp computes a"
-    text += " prompt in two graphs."
+    text += " chord between its ends; negative: each token costs more the longer the prompt is."
+    text += (
+        f" {'. '.join(found) or 'Too few lengths for a line'}. Band, bars and brackets: {captions.INTERVAL}. Dotted: n_ubatch, beyond which"
+    )
+    text += " llama.cpp computes a prompt in two graphs."
     return style.Drawing(figure, pl.DataFrame(rows, infer_schema_length=None), captions.caption(data, text))
 
 
@@ -86,9 +89,10 @@ def _engine(phase: str) -> str:
 def _scales(axes: Any, phases: list[str]) -> None:
     """The interfaces of an engine get the same time axis, the engines, which differ several times over, their own; all backends get the same
     axis of residuals. Above the points there is room for the fit's numbers."""
-    for panel, phase in zip(axes[0], phases, strict=True):
-        highest = max(other.dataLim.y1 for other, name in zip(axes[0], phases, strict=True) if _engine(name) == _engine(phase))
-        panel.set_ylim(0, 1.5 * highest if highest > 0 else 1.0)
+    for line, room in ((axes[0], 1.5), (axes[2], 1.6)):
+        for panel, phase in zip(line, phases, strict=True):
+            highest = max(other.dataLim.y1 for other, name in zip(line, phases, strict=True) if _engine(name) == _engine(phase))
+            panel.set_ylim(0, room * highest if 0 < highest < np.inf else 1.0)
     farthest = max([*(abs(end) for panel in axes[1] for end in (panel.dataLim.y0, panel.dataLim.y1) if np.isfinite(end)), 2.0])
     for i, panel in enumerate(axes[1]):
         panel.set_ylim(-1.15 * farthest, 1.15 * farthest)
@@ -96,16 +100,30 @@ def _scales(axes: Any, phases: list[str]) -> None:
         panel.tick_params(labelleft=i == 0)
 
 
+def _equally_computed(hits: pl.DataFrame) -> pl.DataFrame:
+    """The hits that compute the number of tokens that most lengths do: only these differ in nothing but the tokens reused."""
+    computed = "stream_evaluated_tokens"
+    counts = hits.drop_nulls([computed, TOKENS["hit"]]).group_by(computed).agg(lengths=pl.col(TOKENS["hit"]).n_unique())
+    most = counts.sort("lengths", computed)[computed].to_list()
+    return hits.filter(pl.col(computed) == most[-1]) if most else hits.clear()
+
+
+def _shades(colour: str, n: int) -> list[str]:
+    """``n`` shades of a backend's colour, the palest first."""
+    return [to_hex([1 - (1 - part) * share for part in to_rgb(colour)]) for share in np.linspace(0.45, 1, n)]
+
+
 def _values(phase: str, trials: pl.DataFrame, state: str) -> list[dict[str, Any]]:
     """Rows of the table: TTFT by length."""
     found = []
     for (tokens,), own in trials.drop_nulls(TOKENS[state]).sort(TOKENS[state]).group_by(TOKENS[state], maintain_order=True):
         value = estimate(own, "ttft_ms")
-        found.append({"phase": phase, "state": state, "quantity": "ttft", "unit": "ms", "tokens": tokens} | style.row_of(value))
+        named = {"phase": phase, "state": state, "quantity": "ttft", "unit": "ms", "tokens": tokens}
+        found.append(named | {"computed_tokens": own["stream_evaluated_tokens"].median()} | style.row_of(value))
     return found
 
 
-def _fit_rows(phase: str, fitted: Fit | None) -> list[dict[str, Any]]:
+def _fit_rows(phase: str, state: str, fitted: Fit | None) -> list[dict[str, Any]]:
     """Rows of the table: the line, and the residual of each length."""
     if fitted is None:
         return []
@@ -116,29 +134,42 @@ def _fit_rows(phase: str, fitted: Fit | None) -> list[dict[str, Any]]:
         *(("off the line", "%", tokens, value) for tokens, value in fitted.deviations_pct.items()),
     ]
     return [
-        {"phase": phase, "state": "miss", "quantity": name, "unit": unit, "tokens": tokens} | style.row_of(value)
+        {"phase": phase, "state": state, "quantity": name, "unit": unit, "tokens": tokens} | style.row_of(value)
         for name, unit, tokens, value in named
     ]
 
 
-def _medians(panel: Axes, trials: pl.DataFrame, state: str, **look: Any) -> None:
+def _processes(panel: Axes, trials: pl.DataFrame, state: str, phase: str, fitted: Fit | None) -> None:
+    """The medians of each process and its line in a shade of its own, the mean line and its band."""
     known = medians(trials.drop_nulls(TOKENS[state]), "ttft_ms", ["engine_process", TOKENS[state]])
-    panel.plot(known[TOKENS[state]], known["median"], **look)
+    parts = [own for _, own in known.group_by("engine_process", maintain_order=True)]
+    marker = style.BACKEND_MARKERS[phase]
+    for colour, own in zip(_shades(style.BACKEND_COLOURS[phase], len(parts)), parts, strict=True):
+        face = "white" if state == "hit" else colour
+        panel.plot(own[TOKENS[state]], own["median"], marker, color=colour, markerfacecolor=face, markersize=2.8, markeredgewidth=0.6)
+    if fitted is not None:
+        first = 0 if state == "miss" else min(fitted.deviations_pct)
+        _lines(panel, fitted, np.linspace(first, max(fitted.deviations_pct), 50), phase)
 
 
-def _line(panel: Axes, fitted: Fit, settings: Figures) -> None:
-    x = np.linspace(0.0, max(fitted.deviations_pct), 50)
+def _lines(panel: Axes, fitted: Fit, x: Any, phase: str) -> None:
+    lines = fitted.coefficients
+    for colour, (intercept, slope) in zip(_shades(style.BACKEND_COLOURS[phase], len(lines)), lines, strict=True):
+        panel.plot(x, intercept + slope * x, color=colour, linewidth=0.5)
     panel.plot(x, fitted.at(x), color="black", linewidth=0.8)
     band = fitted.band(x)
     if band is not None:
         panel.fill_between(x, *band, color="black", alpha=0.15, linewidth=0)
-    panel.text(0.03, 0.99, _words(fitted), transform=panel.transAxes, va="top", fontsize=settings.font_pt - 2, linespacing=1.15)
 
 
-def _residuals(panel: Axes, fitted: Fit, look: dict[str, Any]) -> None:
+def _text(panel: Axes, words: str, settings: Figures) -> None:
+    panel.text(0.03, 0.99, words, transform=panel.transAxes, va="top", fontsize=settings.font_pt - 2, linespacing=1.15)
+
+
+def _residuals(panel: Axes, fitted: Fit, phase: str) -> None:
+    look: dict[str, Any] = {"color": style.BACKEND_COLOURS[phase], "marker": style.BACKEND_MARKERS[phase], "linestyle": ""}
     for tokens, value in fitted.deviations_pct.items():
-        if value.value is None:
-            continue
+        assert value.value is not None  # a length without a value has no deviation
         panel.errorbar(tokens, value.value, style.errors(style.row_of(value)), markersize=2.8, elinewidth=0.7, capthick=0.7, **look)
 
 
@@ -154,8 +185,10 @@ def _fixed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero
 
 
-def _words(fitted: Fit) -> str:
-    return f"{_told(fitted.slope, 3)}\nms/token\nbend {_told(fitted.bend_pct, 1)} %"
+def _in_us(slope: Estimate) -> Estimate:
+    """A slope in ms per token in microseconds."""
+    value, low, high = (None if v is None else 1e3 * v for v in (slope.value, slope.low, slope.high))
+    return Estimate(slope.n, slope.processes, value, slope.sd, low, high)
 
 
 def _sentence(fitted: Fit) -> str:
