@@ -20,10 +20,10 @@ report: setup  ## as figures, and results/report.html: everything in one file
 	@$(RUN) snakemake results/report.html
 
 test: setup  ## the tests, less those that only repeat with other values
-	@$(RUN) python -m pytest -n 2 --dist loadscope
+	@$(RUN) python -m pytest
 
 test-all: setup  ## all tests, the slow ones, too
-	@$(RUN) python -m pytest -n 2 --dist loadscope -m "slow or not slow"
+	@$(RUN) python -m pytest -m "slow or not slow"
 
 faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
 	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models

@@ -14,7 +14,6 @@ from typing import Any
 import fault_table
 import pytest
 import yaml
-from xdist.scheduler import LoadScopeScheduling
 
 from coldprefix.job import Cell, Job
 from coldprefix.study.checks import parse
@@ -73,33 +72,6 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     assert shutil.which("make")
     return run
-
-
-class ByRun(LoadScopeScheduling):  # type: ignore[misc]
-    """With several workers (`make test`): tests that look at one run go to the same worker, and so do all faults; the others file by file."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return group_of(nodeid)
-
-
-LONGEST = ("pipeline", "faults")
-
-
-def group_of(nodeid: str) -> str:
-    file = nodeid.split("::")[0]
-    if file.startswith("tests/faults/"):
-        return "faults"
-    return "pipeline" if file.endswith(("test_pipeline.py", "test_stale.py", "test_extending.py")) else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRun:
-    config.option.loadscopereorder = False
-    return ByRun(config, log)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker waits for them at the end."""
-    items.sort(key=lambda item: LONGEST.index(group) if (group := group_of(item.nodeid)) in LONGEST else len(LONGEST))
 
 
 def pytest_sessionfinish() -> None:
