@@ -60,6 +60,15 @@ def _polynomial(x: NDArray[np.float64], y: NDArray[np.float64], degree: int) -> 
     return np.asarray(np.polynomial.polynomial.polyfit(x, y, degree, w=1 / y))
 
 
+def equally_computed(hits: pl.DataFrame) -> pl.DataFrame:
+    """The hits that compute the number of tokens that most lengths do: only these differ in nothing but the tokens reused (a block pool
+    rounds what is reused, and computes the rest)."""
+    computed, reused = "stream_evaluated_tokens", "stream_cached_tokens"
+    counts = hits.drop_nulls([computed, reused]).group_by(computed).agg(lengths=pl.col(reused).n_unique())
+    most = counts.sort("lengths", computed)[computed].to_list()
+    return hits.filter(pl.col(computed) == most[-1]) if most else hits.clear()
+
+
 def fit(trials: pl.DataFrame, tokens: str = "stream_evaluated_tokens", column: str = "ttft_ms", from_tokens: int = 0) -> Fit | None:
     """Fit the valid trials of one backend; None where no process has FEWEST_LENGTHS lengths of at least ``from_tokens``.
 

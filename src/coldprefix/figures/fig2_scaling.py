@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 
-from coldprefix.analysis.linear import Fit, fit
+from coldprefix.analysis.linear import Fit, equally_computed, fit
 from coldprefix.analysis.statistics import Estimate, estimate, medians
 from coldprefix.figures import captions, style
 from coldprefix.study import registry
@@ -34,7 +34,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         own = data.of(phase=phase)
         valid = own.trials.filter("valid")
         misses, hits = (valid.filter(pl.col("state") == state) for state in ("miss", "hit"))
-        same = _equally_computed(hits)
+        same = equally_computed(hits)
         fitted, reused = fit(misses, from_tokens=FROM_TOKENS), fit(same, tokens=TOKENS["hit"])
         rows += [*_values(phase, misses, "miss"), *_values(phase, hits, "hit")]
         rows += [*_fit_rows(phase, "miss", fitted), *_fit_rows(phase, "hit", reused)]
@@ -98,14 +98,6 @@ def _scales(axes: Any, phases: list[str]) -> None:
         panel.set_ylim(-1.15 * farthest, 1.15 * farthest)
         panel.axhline(0, color="black", linewidth=0.6, zorder=0)
         panel.tick_params(labelleft=i == 0)
-
-
-def _equally_computed(hits: pl.DataFrame) -> pl.DataFrame:
-    """The hits that compute the number of tokens that most lengths do: only these differ in nothing but the tokens reused."""
-    computed = "stream_evaluated_tokens"
-    counts = hits.drop_nulls([computed, TOKENS["hit"]]).group_by(computed).agg(lengths=pl.col(TOKENS["hit"]).n_unique())
-    most = counts.sort("lengths", computed)[computed].to_list()
-    return hits.filter(pl.col(computed) == most[-1]) if most else hits.clear()
 
 
 def _shades(colour: str, n: int) -> list[str]:

@@ -87,7 +87,7 @@ def _text(p: Parameters, found: Fit) -> str:
 
 def _cached(p: Parameters, phase: str, data: Data) -> str:
     """What a cached token costs: hits of the same lengths compute as many tokens each, after more and more cached ones."""
-    hits, _ = _trials(p, phase, p.cached, data)
+    hits = linear.equally_computed(_trials(p, phase, p.cached, data)[0])
     found = linear.fit(hits, tokens="stream_cached_tokens", from_tokens=p.from_tokens)
     if found is None:
         return ""
