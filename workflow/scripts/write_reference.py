@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from pydantic import BaseModel
 
+from coldprefix.analysis.self_check import SELF_CHECK
 from coldprefix.data import tables
 from coldprefix.data.tables import SCHEMA_VERSION
 from coldprefix.setup.building import ROOT
@@ -82,7 +83,12 @@ def data_page() -> str:
         "record holds the sha256 of the rows (`requests_sha256`) and of itself (`record_sha256`: of its JSON without that key, keys sorted).",
         "A file that does not match is refused at aggregation, one of another schema version by its name: the coldprefix that wrote it reads it.",
     ]
-    for name, columns in (("requests", tables.REQUESTS), ("trials", tables.TRIALS), ("summary", tables.SUMMARY)):
+    for name, columns in (
+        ("requests", tables.REQUESTS),
+        ("trials", tables.TRIALS),
+        ("summary", tables.SUMMARY),
+        ("self_check", SELF_CHECK),
+    ):
         lines += ["", f"## `{name}.parquet`", "", "| column | type | meaning |", "| --- | --- | --- |"]
         lines += [f"| `{column}` | {dtype} | {meaning} |" for column, (dtype, meaning) in columns.items()]
     lines += ["", "Metrics of `summary.parquet`:", "", "| metric | unit | meaning |", "| --- | --- | --- |"]
