@@ -1,6 +1,6 @@
 """How often a 95 % interval holds the truth, by simulation: the design as it is, beside the one that it replaced.
 
-.venv/bin/python benchmarks/coverage.py [--rounds 2000]
+.venv/bin/python benchmarks/coverage.py [--rounds 600]
 
 A world: engine starts differ by so much (standard deviation, a factor on all times of a process), the machine drifts by so much
 (an Ornstein-Uhlenbeck factor that forgets in 240 s), a trial has 3 % of noise of its own. A miss takes four times as long as a hit.
@@ -128,7 +128,7 @@ def old(world: World, rng: Rng) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=600)
     rounds = parser.parse_args().rounds
     rng = np.random.default_rng(1)
     print(

@@ -166,7 +166,8 @@ def test_parquet_from_elsewhere(raw_file: Path, changes: list[tuple[int, int]], 
     original = raw_file.read_bytes()
     data = mutate(original, changes, keep)
     (folder / "requests.parquet").write_bytes(data)
-    record = {"requests_sha256": sha256_of(original)}
+    job = {"state": "hit", "kinds": [{"configuration": "A512_B256", "state": "hit"}]}
+    record = {"requests_sha256": sha256_of(original), "job": job}
     if data == original:
         assert read_cell(folder, CELL, record).height == 4
     else:
