@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_run import PATIENCE_S, Run, belonging, cmdline, status_without_key
+from fault_run import PATIENCE_S, Run, belonging, cmdline, status_without_key, until
 
 from coldprefix.engines.vllm.arguments import environment
 from coldprefix.job import Job
@@ -30,7 +30,8 @@ def test_a_running_server_listens_to_nobody_else_and_its_key_is_told_to_nobody(r
         assert key not in " ".join(process.info["cmdline"] or []), "every user can read command lines"
     path = next(part for part in cmdline(engine) if part.endswith("engine.sock"))
     assert Path(path).parent.stat().st_mode & 0o077 == 0
-    assert status_without_key(path, "/completion") == 401
+    # While it loads its model it tells everybody that, and nothing else.
+    assert until(lambda: s if (s := status_without_key(path, "/completion")) != 503 else None, PATIENCE_S, "an answer") == 401
     assert run.process is not None and run.process.wait(PATIENCE_S) == 0
     assert not [p for p in run.folder.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
 

@@ -102,7 +102,7 @@ def test_the_clock_jumps(run: Run, tmp_path: Path) -> None:
     frames = [read_requests(run.cell(cell) / "requests.parquet") for cell in run.cells]
     starts = pl.concat(frames)["started_at"].dt.epoch("s").to_list()
     assert max(starts) - min(starts) > 9000, "it did jump"
-    assert pl.concat(frames)["total_ms"].is_between(0, 5000).all()
+    assert pl.concat(frames)["total_ms"].is_between(0, 60_000).all(), "no hour is in a duration"
     records = [json.loads((run.cell(cell) / "provenance.json").read_text()) for cell in run.cells]
     assert all(0 < record["wall_s"] < record["job_s"] < 600 for record in records)
     for path in run.folder.glob("results/raw/**/*.*"):  # files from a time to come, as after a jump back

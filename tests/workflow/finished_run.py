@@ -120,7 +120,8 @@ def spare(finished: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def in_spare(snakemake: Run, spare: Path) -> Run:
     """Run Snakemake in the copy."""
-    return lambda *arguments, **options: snakemake(spare, "--configfile", str(spare / "tiny.yaml"), *arguments, **options)
+    # After the others: --configfile takes what follows it, a target, too.
+    return lambda *arguments, **options: snakemake(spare, *arguments, "--configfile", str(spare / "tiny.yaml"), **options)
 
 
 @pytest.fixture

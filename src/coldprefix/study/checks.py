@@ -127,5 +127,5 @@ def _patterns(config: Config, cells: list[Cell]) -> Iterator[str]:
         known = len(parts) == 3 and parts[0] in ("*", *registry.phases()) and parts[2] in ("*", *registry.EDITS)
         if not known:
             yield f'cells: {pattern!r} is not phase/configuration/state; write for example "phase3b/A512_B256/miss" or "*/*/miss"'
-        elif not any(matches(pattern, cell) for cell in cells):
+        elif parts[1] not in ("*", *config.configurations) and not any(matches(pattern, cell) for cell in cells):
             yield f"cells: {pattern!r} matches no cell; the cells are made of {list(config.phases)} x {list(config.configurations)} x {list(config.states)}"
