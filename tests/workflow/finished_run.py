@@ -21,12 +21,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 TINY = """
 model: gpt2-tiny
 accelerator: cpu
-processes: 1                   # two where a cell has several, and partners beside it where it has those
+processes: 1                   # several, and partners beside it where it has those
 partners: []
 cells:
   "phase1/*/*": {processes: 2}
   "phase3a/*/*": {partners: [hit, miss, cold]}
-  "phase3b/*/*": {processes: 2, partners: [hit, miss, cold]}
+  "phase3b/*/*": {processes: 3, partners: [hit, miss, cold]}
 trials: 4
 burn_in: 1
 settle_ms: 0

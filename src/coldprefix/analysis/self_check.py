@@ -66,9 +66,8 @@ def _effects(valid: pl.DataFrame) -> Iterator[tuple[str, str, str, str, Estimate
 
 def _ratio_blocks(job: pl.DataFrame, state: str) -> list[tuple[str, float]]:
     """(process, ratio of the state over the baseline) in one job."""
-    parts = [statistics.medians(job.filter(pl.col("state") == wanted), "ttft_ms") for wanted in (state, BASELINE)]
-    joined = parts[0].join(parts[1].rename({"median": "base", "n": "n_base"}), on="engine_process", how="inner", maintain_order="left")
-    return [(row["engine_process"], row["median"] / row["base"]) for row in joined.iter_rows(named=True)]
+    own, base = (job.filter(pl.col("state") == wanted) for wanted in (state, BASELINE))
+    return [(row["engine_process"], row["median"] / row["base"]) for row in statistics.paired(own, base, "ttft_ms").iter_rows(named=True)]
 
 
 def _times(valid: pl.DataFrame) -> Iterator[tuple[str, str, str, str, Estimate]]:

@@ -57,12 +57,12 @@ class Estimate:
 NOTHING = Estimate(0, 0, None, None, None, None)
 
 
-def student(values: Sequence[float], n: int, scale: Scale = "linear", confidence: float = CONFIDENCE) -> Estimate:
+def student(values: Sequence[float], n: int | None, scale: Scale = "linear", confidence: float = CONFIDENCE) -> Estimate:
     """The mean of the processes' values and its interval.
 
     Args:
         values: one for each process; on a log scale positive.
-        n: trials that they were made from.
+        n: trials that they were made from; None: they stand for themselves, and their number alone decides whether there is an interval.
     """
     from scipy.stats import t
 
@@ -73,10 +73,10 @@ def student(values: Sequence[float], n: int, scale: Scale = "linear", confidence
     mean, count = float(np.mean(x)), len(x)
     sd = float(np.std(x, ddof=1)) if count > 1 else None
     low = high = None
-    if sd is not None and count >= FEWEST_PROCESSES and n >= FEWEST_TRIALS:
+    if sd is not None and count >= FEWEST_PROCESSES and (n is None or n >= FEWEST_TRIALS):
         half = float(t.ppf((1 + confidence) / 2, count - 1)) * sd / math.sqrt(count)
         low, high = back(mean - half), back(mean + half)
-    return Estimate(n, count, back(mean), sd, low, high, tuple(float(v) for v in values))
+    return Estimate(count if n is None else n, count, back(mean), sd, low, high, tuple(float(v) for v in values))
 
 
 def medians(trials: pl.DataFrame, column: str, by: Sequence[str] = UNIT) -> pl.DataFrame:
@@ -97,7 +97,7 @@ def estimate(trials: pl.DataFrame, column: str, scale: Scale | None = None, conf
     return student(values, int(found["n"].sum()), scale or scale_of(values), confidence)
 
 
-def _paired(state: pl.DataFrame, baseline: pl.DataFrame, column: str) -> pl.DataFrame:
+def paired(state: pl.DataFrame, baseline: pl.DataFrame, column: str) -> pl.DataFrame:
     """Blocks in which both were measured: engine_process, "median" and "base", and the smaller "n" of the two."""
     one, other = medians(state, column, BLOCK), medians(baseline, column, BLOCK).rename({"median": "base", "n": "n_base"})
     return one.join(other, on=BLOCK, how="inner", maintain_order="left").with_columns(n=pl.min_horizontal("n", "n_base"))
@@ -114,7 +114,7 @@ def _over_blocks(pairs: pl.DataFrame, effect: pl.Expr, scale: Scale, confidence:
 
 def ratio(state: pl.DataFrame, baseline: pl.DataFrame, column: str = "ttft_ms", confidence: float = CONFIDENCE) -> Estimate:
     """Median of ``column`` of one state over that of its partner in the same process, over processes. Empty where they are no partners."""
-    pairs = _paired(state, baseline, column).filter((pl.col("median") > 0) & (pl.col("base") > 0))
+    pairs = paired(state, baseline, column).filter((pl.col("median") > 0) & (pl.col("base") > 0))
     return _over_blocks(pairs, pl.col("median") / pl.col("base"), "log", confidence)
 
 
@@ -123,10 +123,10 @@ def difference(
 ) -> Estimate:
     """Median of one state minus that of its partner in the same process, over processes; ``per``: divided by the difference of that
     column's medians (ms per computed token)."""
-    pairs = _paired(state, baseline, column)
+    pairs = paired(state, baseline, column)
     effect = pl.col("median") - pl.col("base")
     if per is not None:
-        counts = _paired(state, baseline, per).select(*BLOCK, tokens=pl.col("median") - pl.col("base")).filter(pl.col("tokens") != 0)
+        counts = paired(state, baseline, per).select(*BLOCK, tokens=pl.col("median") - pl.col("base")).filter(pl.col("tokens") != 0)
         pairs = pairs.join(counts, on=BLOCK, how="inner", maintain_order="left")
         effect = effect / pl.col("tokens")
     return _over_blocks(pairs, effect, "linear", confidence)

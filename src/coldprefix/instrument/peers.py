@@ -131,8 +131,8 @@ def summarise(pairs: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (phase, peer, tokens), own in pairs.group_by(["phase", "peer", "tokens"], maintain_order=True):
         outside = (own["ttft_ms"] - own["engine_prompt_ms"]).median()
-        whole = student((own["ttft_ms"] / own["peer_ms"]).to_list(), max(own.height, 6), "log")
-        inside = student(((own["ttft_ms"] - outside) / own["peer_ms"]).to_list(), max(own.height, 6), "linear")
+        whole = student((own["ttft_ms"] / own["peer_ms"]).to_list(), None, "log")
+        inside = student(((own["ttft_ms"] - outside) / own["peer_ms"]).to_list(), None, "linear")
         rows.append(
             {
                 "phase": phase,

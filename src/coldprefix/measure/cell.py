@@ -60,7 +60,7 @@ def measure_cell(job: Job, measure: Callable[[int, int], Measured], folder: Path
         "software": provenance.software(),
         "machine_lock": str(MACHINE),
         "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
-        "settle_s": round(2e-3 * job.protocol.settle_ms * len(rows) / 4, 3),
+        "settle_s": round(1e-3 * job.protocol.settle_ms * sum(row["step"] in ("query", "stream") for row in rows), 3),
         "job_s": round(age_s(os.getpid()), 3),
         "gpus_after": provenance.gpus(),  # clocks and temperature under load; those of `host` are from before
         "finished_at": datetime.now(UTC).isoformat(),
