@@ -161,7 +161,8 @@ def table(summary: pl.DataFrame) -> str:
     notes = []
     for row in summary.iter_rows(named=True):
         ratio, inside = (
-            f"{row[k]:.3f} [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for k, n in (("ratio", "ratio"), ("inside_ratio", "inside"))
+            f"{row[k]:.3f}" + ("" if row[f"{n}_low"] is None else f" [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]")
+            for k, n in (("ratio", "ratio"), ("inside_ratio", "inside"))
         )
         lines.append(
             f"{row['phase']:<9}{row['tokens']:>7}{row['n']:>5}  {row['peer']:<14}{row['peer_ms']:>9.1f}{row['ttft_ms']:>9.1f}  {ratio:<24}"
@@ -172,7 +173,7 @@ def table(summary: pl.DataFrame) -> str:
             share = f"{row['outside_ms']:.2f} ms of it are outside the engine's own time for the prompt (sampling, transport, harness)"
             left = f"without them {row['inside_ratio'] - 1:+.1%} is left"
             verdict = "" if abs(row["inside_ratio"] - 1) <= TOLERANCE else ", MORE THAN 3 %"
-            if row["ratio_low"] <= 1 <= row["ratio_high"]:
+            if row["ratio_low"] is None or row["ratio_low"] <= 1 <= row["ratio_high"]:
                 verdict = "; the interval contains no difference at all: noise, or too few rounds (peer_rounds)"
             notes.append(f"{where}; {share}; {left}{verdict}")
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
