@@ -73,6 +73,10 @@ class Protocol(Strict):
         "as one user message in a chat template (ChatML). Over the Python interfaces always tokens."
     )
     reset: Literal["never", "trial"] = Field(description="trial: empty the engine's cache before every trial, and check that it is empty.")
+    answers: Literal["agree", "record"] = Field(
+        description="agree: after a reuse the next token's probabilities must be those of a cold engine, or the cell fails. record: what was "
+        "seen is kept, and the cell goes on: for options that are known to change answers.",
+    )
     max_rejected: float = Field(ge=0, le=1, description="A cell with a larger share of rejected trials fails.")
     seed: int = Field(ge=0, description="Seed of every prompt.")
     timeout_s: float = Field(gt=0, description="Longest wait for one answer, in seconds.")

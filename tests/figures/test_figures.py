@@ -21,7 +21,7 @@ from coldprefix.figures import (
     captions,
     fig1_invalidation,
     fig2_scaling,
-    fig3_architectures,
+    fig3_backends,
     fig4_cascade,
     fig5_batch_size,
     fig6_confound,
@@ -33,7 +33,7 @@ from coldprefix.study.config import Config
 
 FIGURES = {
     module.__name__.rpartition(".")[2]: module.draw
-    for module in (fig1_invalidation, fig2_scaling, fig3_architectures, fig4_cascade, fig5_batch_size, fig6_confound)
+    for module in (fig1_invalidation, fig2_scaling, fig3_backends, fig4_cascade, fig5_batch_size, fig6_confound)
 }
 VALUES = ("median", "ci_low", "ci_high")
 Measure = Callable[..., style.Measured]
@@ -104,7 +104,7 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
             ["TTFT of a hit", "tokens reused", "(144 computed)", "(24 computed)", "0.100 [0.100, 0.100]", "bend 0.0", "n_ubatch"],
         ),
         (
-            "fig3_architectures",
+            "fig3_backends",
             ["main", "confound"],
             [
                 "ms for each token computed more",
@@ -149,7 +149,7 @@ def test_a_row_of_figure_1_is_an_engine(measured: Measure, config: Config) -> No
     assert len(axes) == 2 and not axes[0].get_shared_y_axes().joined(axes[0], axes[1])
 
 
-@pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig3_architectures", ["main", "confound"])])
+@pytest.mark.parametrize(("name", "experiments"), [("fig1_invalidation", ["main"]), ("fig3_backends", ["main", "confound"])])
 def test_no_label_lies_on_another_or_sticks_out(name: str, experiments: list[str], measured: Measure, config: Config) -> None:
     figure = FIGURES[name](measured(*registry.phases(), experiments=experiments), config.figures).figure
     figure.draw_without_rendering()
@@ -179,8 +179,8 @@ def test_figure_2_compares_hits_that_compute_as_much(measured: Measure, config: 
     drawing = fig2_scaling.draw(measured("phase2", experiments=["scaling"]), config.figures)
     panel = drawing.figure.axes[2]
     shown = [line for line in panel.lines if line.get_linestyle() == "None"]
-    assert {int(x) for line in shown for x in np.asarray(line.get_xdata())} == {0, 128, 384, 512, 640}
-    assert [float(y) for line in shown for y in np.asarray(line.get_ydata())] == pytest.approx([5 + 14.4] * 5 * fake_run.PROCESSES)
+    assert {int(x) for line in shown for x in np.asarray(line.get_xdata())} == {128, 384, 512, 640}  # a hit of 24 tokens is none
+    assert [float(y) for line in shown for y in np.asarray(line.get_ydata())] == pytest.approx([5 + 14.4] * 4 * fake_run.PROCESSES)
     assert "hits 0.0 [0.0, 0.0] µs per reused token" in drawing.caption
 
 
@@ -199,7 +199,7 @@ def test_the_interfaces_of_an_engine_share_an_axis_in_figures_1_and_2(measured: 
 
 def test_figure_3_tells_the_architectures_apart(measured: Measure, config: Config) -> None:
     """A block pool keeps the repeated [B, Q]; a slot does not. Both compute what is not cached at the same price."""
-    rows = fig3_architectures.draw(measured("phase2", "phase3b", experiments=["main", "confound"]), config.figures).rows
+    rows = fig3_backends.draw(measured("phase2", "phase3b", experiments=["main", "confound"]), config.figures).rows
     found = {(row["phase"], row["variant"], row["state"], row["metric"]): row for row in rows.iter_rows(named=True)}
     for phase in ("phase2", "phase3b"):
         assert found[phase, "main", "miss", "ttft_cost_ms_per_token"]["median"] == pytest.approx(0.1)
@@ -235,7 +235,7 @@ def test_figure_6_shows_every_trial_and_what_verification_rejects(measured: Meas
 
 
 def test_figure_3_says_what_was_not_measured(measured: Measure, config: Config) -> None:
-    figure = fig3_architectures.draw(measured("phase3b"), config.figures).figure
+    figure = fig3_backends.draw(measured("phase3b"), config.figures).figure
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.10 ms/token\n+346 %", "0.10 ms/token\n+1038 %"]
     assert [text.get_text() for text in figure.axes[1].texts] == ["not measured", "not measured"]
 
@@ -337,9 +337,14 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
     written(fig1_invalidation.draw(dataclasses.replace(data, summary=emptied), config.figures), tmp_path, config)
 
 
+# One state of each edit.
+STATES = ["hit", "miss", "cold", "substitute-1@5", "insert-2@50%", "delete-3@0", "swap-2@0-4", "truncate@50%", "prepend-2"]
+
+
 def test_backends_have_colours_and_markers_of_their_own() -> None:
-    assert len(set(style.BACKEND_COLOURS.values())) == 4 and len(set(style.COLOURS.values())) == 3
-    assert not set(style.BACKEND_COLOURS.values()) & set(style.COLOURS.values())
+    colours = [style.state_colour(state) for state in STATES]
+    assert len(set(style.BACKEND_COLOURS.values())) == 4 and len(set(colours)) == len(registry.EDITS)
+    assert not set(style.BACKEND_COLOURS.values()) & set(colours)
     assert len(set(style.BACKEND_MARKERS.values())) == 4
 
 
@@ -348,5 +353,5 @@ def test_states_differ_in_more_than_hue() -> None:
         red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
-    assert abs(luminance(style.COLOURS["hit"]) - luminance(style.COLOURS["miss"])) > 0.05
-    assert len(set(style.HATCHES.values())) == len(style.HATCHES)
+    assert abs(luminance(style.state_colour("hit")) - luminance(style.state_colour("miss"))) > 0.05
+    assert len({registry.edit(state).hatch for state in STATES}) == len(STATES)

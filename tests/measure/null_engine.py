@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from coldprefix.engines.contract import Completion, Session
+from coldprefix.engines.reuse import Memory, Pool, Slot
 from coldprefix.job import common_prefix
 
 
@@ -31,9 +32,8 @@ class NullSession(Session):
     def identity(self) -> str:
         return self.process
 
-    @property
-    def granularity(self) -> int:
-        return self.block
+    def memory(self) -> Memory:
+        return Slot() if self.kind == "slot" else Pool(self.block)
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         ids = list(prompt)

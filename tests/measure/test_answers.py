@@ -43,9 +43,17 @@ class Speaking(NullSession):
 def test_a_right_cache_passes_and_says_what_was_reused(make_job: MakeJob, state: str) -> None:
     """Of a miss nothing is reused: there the check is that of its partner, a hit."""
     job = make_job("phase3a", state, FAST | {"partners": ["hit"]})
-    found = check_answers(Speaking(noise=0.01), job, 0, 32)
-    assert found is not None and (found["reused_tokens"], found["cold_reused_tokens"]) == (768, 0)
+    checked = check_answers(Speaking(noise=0.01), job, 0, 32)
+    assert checked is not None and len(checked) == 1
+    (found,) = checked
+    assert (found["state"], found["reused_tokens"], found["cold_reused_tokens"]) == ("hit", 768, 0)
     assert found["difference"] < 0.1 < found["of_another_context"]
+
+
+def test_every_state_of_a_cell_of_which_something_is_reused_is_checked(make_job: MakeJob) -> None:
+    job = make_job("phase3a", "hit", FAST | {"partners": ["miss", "cold", "delete-16@50%", "insert-3@100"]})
+    checked = check_answers(Speaking(noise=0.01), job, 0, 32) or []
+    assert {one["state"]: one["reused_tokens"] for one in checked} == {"hit": 768, "delete-16@50%": 384, "insert-3@100": 100}
 
 
 def test_wrong_content_with_right_counts_fails_and_both_answers_are_shown(make_job: MakeJob) -> None:
@@ -61,7 +69,7 @@ def test_an_engine_that_cannot_be_emptied_or_cannot_say_is_not_asked(make_job: M
 
     assert check_answers(Full(), make_job("phase3a", "hit", FAST), 0, 32) is None
     assert check_answers(NullSession("slot"), make_job("phase3a", "hit", FAST), 0, 32) is None
-    assert check_answers(Speaking(), make_job("phase3a", "miss", FAST), 0, 32) is None, "nothing is reused"
+    assert check_answers(Speaking(), make_job("phase3a", "miss", FAST), 0, 32) == [], "nothing is reused"
     assert check_answers(Speaking(), make_job("phase3a", "hit", FAST | {"content": "repeated"}), 0, 32) is None
 
 

@@ -54,6 +54,49 @@ def test_a_cold_prompt_is_that_of_a_hit_without_a_warm_up() -> None:
     assert cold.query == hit.query and not cold.warm and common_prefix(cold.query, cold.stream) == 0
 
 
+@pytest.mark.parametrize(
+    ("state", "length", "shared"),
+    [
+        ("substitute-1@0%", 792, 0),
+        ("substitute-12@50%", 792, 384),
+        ("insert-16@100", 808, 100),
+        ("insert-16@100%", 808, 768),
+        ("delete-16@50%", 776, 384),
+        ("delete-16@752", 776, 752),  # the end: nothing stands behind it
+        ("swap-100@20%-60%", 792, 153),
+        ("truncate@50%", 408, 384),
+        ("prepend-12", 804, 0),
+    ],
+)
+def test_an_edit_shares_what_stands_before_it_and_its_second_query_is_another(state: str, length: int, shared: int) -> None:
+    for number in range(30):
+        trial = draw_trial(LENGTHS, state, 50_257, 7, 0, number, "fresh")
+        assert (len(trial.query), len(trial.stream), len(trial.warm)) == (length, length, 768)
+        assert common_prefix(trial.warm, trial.query) == shared
+        # A second query may be the same edit one place further; it finds no more of the first one than of the warm-up.
+        assert abs(common_prefix(trial.warm, trial.stream) - shared) <= 1
+        assert common_prefix(trial.query, trial.stream) <= shared and trial.query != trial.stream
+
+
+def test_what_an_edit_leaves_alone_stays_where_it_belongs() -> None:
+    def of(state: str) -> tuple[list[int], list[int]]:
+        trial = draw_trial(LENGTHS, state, 50_257, 7, 0, 4, "fresh")
+        return trial.warm, trial.query
+
+    warm, query = of("substitute-12@50%")
+    assert query[:384] + warm[384:396] + query[396:768] == warm
+    warm, query = of("insert-16@100")
+    assert query[:100] + query[116:784] == warm
+    warm, query = of("delete-16@50%")
+    assert query[:384] + warm[384:400] + query[384:752] == warm
+    warm, query = of("swap-100@20%-60%")
+    assert query[:153] + query[460:560] + query[253:460] + query[153:253] + query[560:768] == warm
+    warm, query = of("truncate@50%")
+    assert query[:384] == warm[:384]
+    warm, query = of("prepend-12")
+    assert query[12:780] == warm
+
+
 def test_repeated_prompts_are_the_same_in_every_trial() -> None:
     first = draw_trial(LENGTHS, "miss", 50_257, 7, 0, 0, "repeated")
     assert draw_trial(LENGTHS, "miss", 50_257, 7, 3, 9, "repeated") == first
@@ -69,8 +112,8 @@ def test_a_hit_and_a_miss_of_one_number_share_their_text_and_processes_do_not() 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:
     lengths = Lengths(A=3, B=2, Q=2)
-    assert draw_trial(lengths, "hit", 50_257, 1, 0, 0, "fresh").stream == [10240, 37202, 39416, 9658, 17577, 29156, 16199]
-    assert draw_trial(lengths, "miss", 50_257, 1, 0, 1, "fresh").stream == [38641, 38978, 28478, 13806]
+    assert draw_trial(lengths, "hit", 50_257, 1, 0, 0, "fresh").stream == [10240, 37202, 39416, 9658, 17577, 14220, 16199]
+    assert draw_trial(lengths, "miss", 50_257, 1, 0, 1, "fresh").stream == [26747, 38978, 38641, 13806]
 
 
 def test_too_many_trials_for_the_vocabulary_are_refused() -> None:

@@ -15,6 +15,7 @@ from null_engine import NullSession
 from coldprefix.analysis.summary import trials_of
 from coldprefix.data.raw import as_frame
 from coldprefix.engines.contract import Completion
+from coldprefix.engines.reuse import Promise, exactly
 from coldprefix.errors import ColdprefixError, EngineRefusal
 from coldprefix.job import Job
 from coldprefix.measure import protocol
@@ -168,28 +169,34 @@ def answer(**changes: object) -> Completion:
     ],
 )
 def test_rejection(changes: dict[str, object], reason: str | None) -> None:
-    found = rejection(answer(**changes), 10, 8, 2, streamed=True)
+    found = rejection(answer(**changes), 10, exactly(8), 2, streamed=True)
     assert (found is None) if reason is None else (found is not None and reason in found)
 
 
+def test_where_a_rule_promises_a_range_every_number_in_it_will_do() -> None:
+    assert rejection(answer(), 10, Promise(4, 8), 2, streamed=True) is None
+    assert rejection(answer(), 10, Promise(0, 7), 2, streamed=True) == "reused 8 tokens, should be 0 to 7"
+
+
 @pytest.mark.parametrize(
-    ("step", "content", "reset", "form", "granularity", "intended"),
+    ("step", "content", "reset", "form", "intended"),
     [
-        ("query", "fresh", "never", "tokens", 1, 700),
-        ("stream", "fresh", "never", "chat", 128, 640),
-        ("query", "repeated", "never", "tokens", 16, 688),
-        ("warmup", "fresh", "never", "tokens", 1, 0),
-        ("warmup", "fresh", "never", "chat", 1, None),
-        ("warmup", "repeated", "never", "tokens", 1, None),
-        ("warmup", "repeated", "trial", "text", 1, 0),
-        ("rewarm", "fresh", "never", "tokens", 1, None),
+        ("query", "fresh", "never", "tokens", 700),
+        ("stream", "fresh", "never", "chat", 700),
+        ("query", "repeated", "never", "tokens", 700),
+        ("warmup", "fresh", "never", "tokens", 0),
+        ("warmup", "fresh", "never", "chat", None),
+        ("warmup", "repeated", "never", "tokens", None),
+        ("warmup", "repeated", "trial", "text", 0),
+        ("rewarm", "fresh", "never", "tokens", None),
     ],
 )
-def test_intended_reuse(make_job: MakeJob, step: str, content: str, reset: str, form: str, granularity: int, intended: int | None) -> None:
+def test_intended_reuse(make_job: MakeJob, step: str, content: str, reset: str, form: str, intended: int | None) -> None:
     own = make_job("phase3a", "hit", {"content": content, "reset": reset, "request_form": form}).protocol
-    assert intended_reuse(step, 700, True, own, granularity) == intended
+    assert intended_reuse(step, exactly(700), True, own) == (None if intended is None else exactly(intended))
     if step == "query":
-        assert intended_reuse(step, 0, False, own, granularity) == (0 if content == "fresh" else None), "nothing was warmed"
+        cold = exactly(0) if content == "fresh" else None
+        assert intended_reuse(step, exactly(700), False, own) == cold, "nothing was warmed"
 
 
 class Templated(NullSession):

@@ -58,7 +58,7 @@ def test_each_figure_needs_its_own_measurements_only(snakemake: Run, tmp_path: P
     """Asked of Snakemake for one, and of the plan, which the rules follow, for all."""
     counts = {
         "fig2_scaling": [1, 1, 1, 1],  # all lengths in one
-        "fig3_architectures": [8, 8, 8, 8],
+        "fig3_backends": [8, 8, 8, 8],
         "fig4_cascade": [6, 6, 10, 6],
         "fig5_batch_size": [0, 0, 5, 5],
         "fig6_confound": [2, 2, 2, 2],

@@ -1,5 +1,6 @@
 # Loads and validates the configuration, and plans; no rules here.
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from coldprefix.process import locks, program
 from coldprefix.setup.building import say
 from coldprefix.study import checks
 from coldprefix.study.code import digest
-from coldprefix.study.plan import plan_of, resolve_threads
+from coldprefix.study.machine import resolve_threads
+from coldprefix.study.plan import plan_of
 from coldprefix.study.time_left import TimeLeft
 
 HELD = locks.hold_folder(Path())  # until this process ends
@@ -67,6 +69,6 @@ def raw(cells, name):
 
 
 wildcard_constraints:
-    cell=rf"([\w.-]+/){{1,3}}({'|'.join(STUDY.states)})",
+    cell=rf"([\w.-]+/){{1,3}}({'|'.join(map(re.escape, STUDY.states))})",
     experiment="|".join(STUDY.config.experiments),
     format="pdf|png|csv|txt",

@@ -29,26 +29,26 @@ rule environment:
 # Where that is not enough (something was deleted later), in_environment.py makes what is missing.
 rule preflight:
     output:
-        "results/preflight/{phase}.json",
+        "results/preflight/{asked}.json",
     log:
-        "results/logs/preflight/{phase}.log",
+        "results/logs/preflight/{asked}.log",
     wildcard_constraints:
-        phase="|".join(STUDY.phases),
+        asked="|".join(map(re.escape, STUDY.preflights)),
     priority: 80
     resources:
         machine=100,
     params:
-        digest=lambda wildcards: STUDY.preflights[wildcards.phase].digest,
+        digest=lambda wildcards: STUDY.preflights[wildcards.asked].digest,
     message:
-        "{wildcards.phase}: asking the engine what is in force"
+        "{wildcards.asked}: asking the engine what is in force"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/in_environment.py preflight --plan {PLAN:q} --phase {wildcards.phase} --out {output:q} --log {log:q}"
+        "{PYTHON:q} {SCRIPTS:q}/in_environment.py preflight --plan {PLAN:q} --phase {wildcards.asked:q} --out {output:q} --log {log:q}"
 
 
 # Before anything is measured: what must agree between the two interfaces of an engine does.
 rule settings:
     input:
-        expand("results/preflight/{phase}.json", phase=STUDY.phases),
+        expand("results/preflight/{asked}.json", asked=STUDY.preflights),
     output:
         "results/preflight/agreed.json",
     priority: 70

@@ -25,7 +25,7 @@ def main() -> None:
     records = [read_json(path) for path in arguments.records]
     for one, other in combinations(records, 2):
         disagreements(one, other)
-    write_json(arguments.out, {record["phase"]: record["in_force"] for record in records})
+    write_json(arguments.out, {path.stem: record["in_force"] for path, record in zip(arguments.records, records, strict=True)})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python preflight.py --plan PLAN --phase PHASE --out OUT.json --log FILE
 
-Also sends one prompt twice and checks that the engine reports its reuse: without that, no trial could be verified.
+Also holds what the engine says that it reuses against the rule of its cache (measure/probe.py): without that, no trial could be verified.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coldprefix.errors import ColdprefixError, naming
 from coldprefix.files import write_json
 from coldprefix.job import Job, read_job
 from coldprefix.measure.cell import open_session
-from coldprefix.measure.prompts import draw_trial
+from coldprefix.measure.probe import probe
 from coldprefix.process.locks import exclusive
 from coldprefix.process.program import run_main, workflow_pid
 from coldprefix.setup.building import say
@@ -41,17 +41,19 @@ def look(job: Job, weights: Path, log: Path, out: Path) -> None:
     """Start the engine, ask it, and write the record."""
     say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
     owner = workflow_pid()
+    engine = load(job.engine)
     with exclusive(f"{job.phase} preflight", owner), open_session(job, weights, log, owner) as session:
         in_force = session.in_force()
-        prompts = draw_trial(job.kinds[0].lengths, job.state, job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
-        cold = session.complete(prompts.warm, 1, stream=False).cached_tokens
-        warm = session.complete(prompts.query, 1, stream=False).cached_tokens
+        if job.settings[engine.caching] and in_force.get(engine.caching) is False:
+            raise ColdprefixError(
+                f"{engine.title} has switched {engine.name}.{engine.caching} off by itself, so nothing can be reused; write "
+                f"{engine.caching}: false with states: [miss], or leave {job.phase} out of phases. Why, may stand in its log: {log}"
+            )
+        probed = probe(session, job, in_force["context_tokens"], log)
         start_s = session.start_s
-    if cold is None or warm is None:
-        raise ColdprefixError("the engine does not report how many tokens it reuses, so no trial can be verified")
     record = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "model": job.model.name, "in_force": in_force}
-    write_json(out, record | {"reused_cold_tokens": cold, "reused_warm_tokens": warm, "start_s": round(start_s, 2)})
-    say(f"{job.phase}: ready after {start_s:.1f} s; reuses {warm} of {len(prompts.query)} tokens after [A, B]")
+    write_json(out, record | {"probe": probed, "start_s": round(start_s, 2)})
+    say(f"{job.phase}: ready after {start_s:.1f} s; reuses what its rule says in {len(probed)} of {len(probed)} requests")
 
 
 if __name__ == "__main__":

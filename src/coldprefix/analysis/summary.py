@@ -42,6 +42,7 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
         ttft_non_streaming_ms=pl.when(http).then(of("query", "total_ms")),
         query_prompt_tokens=of("query", "prompt_tokens"),
         query_rejection=of("query", "rejection"),
+        query_reusable_tokens=of("query", "reusable_cached_tokens"),
         query_cached_tokens=of("query", "cached_tokens"),
         query_evaluated_tokens=of("query", "evaluated_tokens"),
         rewarm_ms=of("rewarm", "total_ms"),

@@ -6,9 +6,9 @@ import polars as pl
 
 from coldprefix.errors import ColdprefixError
 
-# Of the raw files. 6: partners of a cell in its processes, the engine's time to first token apart from its prompt time. 5: states are edits, the share of the workflow's process, a job's settings in one place. 4: the provenance record carries
+# Of the raw files. 7: what an engine could have reused, beside what it must. 6: partners of a cell in its processes, the engine's time to first token apart from its prompt time. 5: states are edits, the share of the workflow's process, a job's settings in one place. 4: the provenance record carries
 # its own checksum. 3: steal_cpu, cpu_mhz, connect_ms.
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # column: (type, what it is)
 Columns = dict[str, tuple[pl.DataType, str]]
@@ -33,7 +33,14 @@ REQUESTS: Columns = {
     "content": (pl.String(), "fresh or repeated: prompts of the trials"),
     "prompt_tokens": (pl.Int32(), "tokens sent; of text and chat: as the engine's own tokenizer counts them"),
     "prompt_hash": (pl.String(), "of the token ids sent: equal for all backends"),
-    "intended_cached_tokens": (pl.Int32(), "tokens that had to be reused; null where the protocol prescribes nothing"),
+    "intended_cached_tokens": (
+        pl.Int32(),
+        "tokens that had to be reused by the engine's rule; null where the protocol or the rule prescribes no number",
+    ),
+    "reusable_cached_tokens": (
+        pl.Int32(),
+        "tokens that the prompt has in common with the warm-up, all but its last at most: what a cache without blocks, windows or states could reuse",
+    ),
     "cached_tokens": (pl.Int32(), "tokens the engine says it reused; null if it did not say"),
     "evaluated_tokens": (pl.Int32(), "prompt tokens the engine says it computed; null if it did not say"),
     "generated_tokens": (pl.Int32(), "tokens generated, as the engine says"),
@@ -81,6 +88,7 @@ TRIALS: Columns = {
     "query_ms": (pl.Float64(), "time of the query without streaming, one token, ms"),
     "ttft_non_streaming_ms": (pl.Float64(), "the same over HTTP; null in process, where nothing streams differently"),
     "query_prompt_tokens": (pl.Int32(), "length of the query; of text and chat: as the engine's own tokenizer counts it"),
+    "query_reusable_tokens": (pl.Int32(), "tokens that it has in common with the warm-up, as in requests"),
     "query_cached_tokens": (pl.Int32(), "tokens the query reused"),
     "query_evaluated_tokens": (pl.Int32(), "tokens the query computed"),
     "query_rejection": (pl.String(), "why the query was not what it was meant to be; null if it was"),

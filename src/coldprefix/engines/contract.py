@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from coldprefix.engines.reuse import Memory
 from coldprefix.job import Job
 from coldprefix.process.identity import born
 from coldprefix.strict import Strict
@@ -94,10 +95,9 @@ class Session(ABC):
         pid = next(iter(self.process_ids()), os.getpid())
         return f"{pid}-{born(pid)}"
 
-    @property
     @abstractmethod
-    def granularity(self) -> int:
-        """Cached tokens are reused in whole multiples of this many."""
+    def memory(self) -> Memory:
+        """The rule by which this engine, as it runs, reuses what it was sent; with nothing in it."""
 
     @abstractmethod
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
@@ -208,9 +208,13 @@ class Engine(ABC):
         """Make its build exist, and return the record of it. Raises ColdprefixError if that fails."""
         return {}
 
-    def problems(self, settings: Any) -> Iterator[str]:
-        """What cannot work among its settings: "key: what is wrong; what to write"."""
+    def problems(self, settings: Any, interface: str) -> Iterator[str]:
+        """What cannot work among its settings over an interface: "key: what is wrong; what to write"."""
         yield from ()
+
+    def least_reuse(self, settings: Any, accelerator: str) -> int:
+        """Tokens of a common prefix below which nothing is reused, as far as it is known before the engine runs."""
+        return 1
 
     def shares_server(self, job: Job) -> bool:
         """May a job use a server that another job of the run has started?"""

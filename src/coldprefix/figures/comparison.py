@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from coldprefix.figures import captions, style
+from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 
@@ -28,9 +29,9 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
     for panel, phase in zip(axes[0], phases, strict=False):
         for row in rows.filter(pl.col("phase") == phase).iter_rows(named=True):
             low, high = (row["ratio"] if row[end] is None else row[end] for end in ("ratio_low", "ratio_high"))
-            marker, y = style.STATE_MARKERS[row["state"]], lines.index((row["variant"], row["configuration"])) - shifts[row["state"]]
-            panel.plot([low, high], [y, y], color=style.COLOURS[row["state"]], linewidth=1)
-            panel.plot(row["ratio"], y, marker, color=style.COLOURS[row["state"]], markersize=3)
+            marker, y = style.state_marker(row["state"]), lines.index((row["variant"], row["configuration"])) - shifts[row["state"]]
+            panel.plot([low, high], [y, y], color=style.state_colour(row["state"]), linewidth=1)
+            panel.plot(row["ratio"], y, marker, color=style.state_colour(row["state"]), markersize=3)
         panel.axvline(1, color="black", linewidth=0.6)
         panel.set_title(style.backend_title(phase))
         panel.set_xscale("log")
@@ -48,9 +49,8 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
         axes[0][0].set_xticks(ticks if high / low < 2 else [t for t in ticks if t not in (0.8, 0.9, 1.1, 1.25, 1.5)])
     figure.supxlabel(f"time to first token, {names[1]} / {names[0]}", fontsize=settings.font_pt)
     handles = [
-        Line2D([], [], color=style.COLOURS[s], marker=m, markersize=3.5, linewidth=1, label=s)
-        for s, m in style.STATE_MARKERS.items()
-        if s in shifts
+        Line2D([], [], color=style.state_colour(s), marker=style.state_marker(s), markersize=3.5, linewidth=1, label=s)
+        for s in registry.in_order(shifts)
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles) or 1)
     text = f"Time to first token of {names[1]} over {names[0]}, per cell, with the {captions.INTERVAL}. What differs: {'; '.join(differing) or 'nothing declared'}."

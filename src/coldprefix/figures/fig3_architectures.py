@@ -1,4 +1,4 @@
-"""Figure 3: what the caches differ in, one thing changed at a time: the cache state, then whether the prompt was seen before."""
+"""Figure 3: what survives of a cached prompt after an edit, by attention architecture and engine."""
 
 from __future__ import annotations
 
@@ -6,133 +6,93 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import polars as pl
-from matplotlib.axes import Axes
 
-from coldprefix.analysis.statistics import apart, difference, estimate
-from coldprefix.analysis.summary import BASELINE, COMPARISONS, COST_PER_TOKEN, EFFECT, in_pct
+from coldprefix.analysis.statistics import difference
+from coldprefix.analysis.summary import BASELINE
 from coldprefix.figures import captions, style
-from coldprefix.study import registry
+from coldprefix.measure import edits
 from coldprefix.study.config import Figures
 
-CONFIGURATION = "A512_B256"  # the one that the sweep `confound` repeats
-LOOKS: dict[str, dict[str, str]] = {"fresh": {}, "repeated": {"color": style.pale(style.COLOURS["miss"]), "hatch": "xxxx"}}
-SHOWN = [
-    "phase",
-    "variant",
-    "configuration",
-    "state",
-    "metric",
-    "unit",
-    "n",
-    "processes",
-    "median",
-    "sd_processes",
-    "df",
-    "ci_low",
-    "ci_high",
-]
+SWEEP = "architectures"
+# What is asked: (label, column of trials with what was reused). The first query of an edit, its second one after the old prompt has been
+# sent again, and that old prompt itself.
+STEPS = {"query": "query_cached_tokens", "stream": "stream_cached_tokens", "rewarm": "rewarm_cached_tokens"}
 
 
 def draw(data: style.Measured, settings: Figures) -> style.Drawing:
-    """Draw, per backend, what a miss and a cold prompt cost over a hit, and the same misses with fresh and with repeated prompts."""
+    """Draw the sweep `architectures`: a panel per engine, a row per architecture, a column per edit: the share of [A, B] that is reused."""
     style.apply(settings)
-    main, confound = data.of(variant="main"), data.of(sweep="confound")
-    found = set(main.trials["configuration"])
-    configuration = CONFIGURATION if CONFIGURATION in found or not found else str(main.trials["configuration"][0])
-    main = main.of(configuration=configuration)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(settings.text_in, 2.8))
-    costs = main.summary.filter(pl.col("metric").is_in(COMPARISONS)).select(SHOWN)
-    states = [state for state in registry.EDITS[1:] if state in set(costs["state"])]
-    _costs(left, costs, main.trials, data.phases, states, settings)
-    rows = _contents(right, confound, data.phases, settings)
-    for panel in (left, right):
-        panel.set_xticks(range(len(data.phases)), captions.backends(data.phases))
-        panel.set_xlim(-0.5, len(data.phases) - 0.5)
-        panel.axhline(0, color="black", linewidth=0.6)
-        low, high = panel.get_ylim()
-        panel.set_ylim(low * 1.1 if low < 0 else 0, high * (1.65 if panel is left else 1.4))  # room for the legend
-    left.set_ylabel("cost over a hit\n(ms for each token computed more)")
-    right.set_ylabel("one-token answer to a miss (ms)")
-    names = {"miss": "miss", "cold": "cold: nothing cached"}
-    left.legend(handles=[style.patch(s, names.get(s, s)) for s in states], loc="upper left", ncols=2, handlelength=1.4)
-    misses = [
-        style.patch("miss", "miss, fresh prompts"),
-        style.patch("miss", "miss, repeated prompts", facecolor=LOOKS["repeated"]["color"], hatch=LOOKS["repeated"]["hatch"]),
-    ]
-    right.legend(handles=misses, loc="upper left", ncols=2, handlelength=1.4, columnspacing=1.0)
-    bars = "{}; points: processes' medians; bars: " + captions.INTERVAL + "."
-    shown = style.Measured(pl.concat([main.trials, _misses(confound)]), data.summary, [*main.provenance, *confound.provenance])
-    captions.note(figure, captions.measured_note(shown, bars=bars), settings.font_pt)
-    text = f"What the caches differ in ({configuration}), one thing changed at a time. Left, the cache state: what a miss, and the prompt of a hit"
-    text += " with nothing cached (cold), cost over a hit of the same engine process, in ms for each token computed more, and below that in % of the hit."
-    text += (
-        " Right, the prompts: the same misses under the same settings (llama-server has its default host-memory cache in both) with fresh"
+    data = data.of(sweep=SWEEP)
+    variants = data.trials["variant"].unique(maintain_order=True).to_list()
+    columns = _columns(data)
+    rows = [row for phase in data.phases for variant in variants for row in _rows(data, phase, variant, columns)]
+    table = pl.DataFrame(rows)
+    height = 1.1 + 0.22 * len(variants)
+    figure, axes = plt.subplots(1, len(data.phases), figsize=(settings.text_in, height), sharey=True, squeeze=False)
+    image = None
+    for panel, phase in zip(axes[0], data.phases, strict=True):
+        shares = [[_share(table, phase, variant, label) for label in columns] for variant in variants]
+        image = panel.imshow(
+            [[float("nan") if value is None else value for value in line] for line in shares],
+            vmin=0,
+            vmax=100,
+            cmap="cividis",
+            aspect="auto",
+        )
+        for y, line in enumerate(shares):
+            for x, value in enumerate(line):
+                colour = "black" if value is not None and value > 55 else "white" if value is not None else "#777777"
+                text = "–" if value is None else f"{value:.0f}"
+                panel.annotate(text, (x, y), ha="center", va="center", fontsize=settings.font_pt - 2.5, color=colour)
+        panel.set_xticks(range(len(columns)), list(columns), rotation=60, ha="right", rotation_mode="anchor")
+        panel.set_title(style.backend_title(phase))
+        panel.spines[:].set_visible(False)
+        panel.tick_params(length=0)
+    axes[0][0].set_yticks(range(len(variants)), [variant.partition("/")[2] for variant in variants])
+    if image is not None:
+        figure.colorbar(image, ax=axes, label="of the cached prompt\nreused (%)", fraction=0.025, pad=0.01)
+    names, machine = captions.where(data.provenance)
+    captions.note(
+        figure, f"{machine}. Counts do not depend on the machine or on the weights; – : the engine does not run it.", settings.font_pt
     )
-    text += " prompts and with repeated ones, from the second trial of a process on; over the bars, what repeating changes. A repeated miss"
-    text += " is no miss where the engine still holds the prompt: there verification rejects it, and it is in no other figure but figure 6. Both"
-    text += f" were measured minutes apart. Error bars: {captions.INTERVAL}; points: the processes' own values."
-    table = pl.concat([costs, pl.DataFrame(rows, schema=costs.schema)])
-    return style.Drawing(figure, table, captions.caption(shown, text))
+    text = "What survives of a cached prompt, by attention architecture (rows) and engine (panels): the share of its tokens that the engine says it"
+    text += " reused when a question is appended, when one token is another at a depth of 10, 50 and 90 %, when the prompt is edited so a second time"
+    text += " after the old one has been sent again, and when the old prompt comes back after such an edit. Columns ordered so. In the .csv: tokens,"
+    text += f" and what the edit costs over a hit in ms. Random weights of small models: {names}; one machine: {machine}."
+    return style.Drawing(figure, table, text)
 
 
-def _costs(panel: Axes, costs: pl.DataFrame, trials: pl.DataFrame, phases: list[str], states: list[str], settings: Figures) -> None:
-    for i, phase in enumerate(phases):
-        for state, shift, width in style.beside(states):
-            row = style.find(costs, phase=phase, state=state, metric=COST_PER_TOKEN)
-            if row is None:
-                _missing(panel, i + shift, settings)
-                continue
-            own = trials.filter("valid", pl.col("phase") == phase)
-            cell, hits = (own.filter(pl.col("state") == name) for name in (state, BASELINE))
-            units = difference(cell, hits, per="stream_evaluated_tokens").units
-            style.bar(panel, i + shift, row, state, width)
-            style.points(panel, i + shift, units, width)
-            effect = style.find(costs, phase=phase, state=state, metric=EFFECT)
-            text = f"{row['median']:#.2g} ms/token".replace("-", "\u2212")
-            _label(panel, i + shift, max(style.top(row), *units), text, effect, settings, rotation=90)
+def _columns(data: style.Measured) -> dict[str, tuple[str, str]]:
+    """label: (state, step)."""
+    changed = [state for state in data.states if state != BASELINE]
+    found = {"append": (BASELINE, "query")}
+    found |= {f"edit at {_place(state)}": (state, "query") for state in changed}
+    found |= {f"again at {_place(state)}": (state, "stream") for state in changed}
+    return found | {f"back after {_place(state)}": (state, "rewarm") for state in changed}
 
 
-def _misses(confound: style.Measured) -> pl.DataFrame:
-    """Repeated misses are rejected as misses, by the engine's own count; here they are the subject. The first of a process is a true miss
-    whatever the prompts, so it is left out of both."""
-    shown = pl.col("valid") | (pl.col("content") == "repeated")
-    later = confound.trials.filter(shown, ~pl.col("burn_in"), pl.col("trial") > 0, pl.col("query_ms").is_not_null())
-    return later.with_columns(valid=pl.lit(True), rejection=pl.lit(None, pl.String()))
+def _place(state: str) -> str:
+    return state.partition("@")[2] or edits.name_of(state)
 
 
-def _contents(panel: Axes, confound: style.Measured, phases: list[str], settings: Figures) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for i, phase in enumerate(phases):
-        own = _misses(confound).filter(pl.col("phase") == phase)
-        cells = {content: own.filter(pl.col("content") == content) for content in ("fresh", "repeated")}
-        change = in_pct(apart(cells["repeated"], cells["fresh"], "query_ms"))
-        for (content, cell), shift in zip(cells.items(), (-0.5, 0.5), strict=True):
-            x, width = i + shift * style.GROUP / 2, style.GROUP / 2
-            if cell.is_empty():
-                _missing(panel, x, settings)
-                continue
-            named = {"phase": phase, "variant": cell["variant"][0], "configuration": cell["configuration"][0], "state": "miss"}
-            found = estimate(cell, "query_ms")
-            row = style.row_of(found)
-            rows.append(named | {"metric": "query_ms", "unit": "ms"} | row)
-            style.bar(panel, x, row, "miss", width, **LOOKS[content])
-            style.points(panel, x, found.units, width)
-            if content == "repeated" and change.value is not None:
-                effect = style.row_of(change)
-                rows.append(named | {"metric": "repeated over fresh, query_ms", "unit": "%"} | effect)
-                before = estimate(cells["fresh"], "query_ms").value
-                text = "" if before is None or found.value is None else f"{style.signed(found.value - before, 0)} ms"
-                # From the edge of its bar, so that it does not lie over the higher one on the left.
-                _label(panel, x - width / 2, max(style.top(row), *found.units), text, effect, settings, ha="left")
+def _rows(data: style.Measured, phase: str, variant: str, columns: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    own = data.trials.filter("valid", pl.col("phase") == phase, pl.col("variant") == variant)
+    hits = own.filter(pl.col("state") == BASELINE)
+    rows = []
+    for label, (state, step) in columns.items():
+        cell = own.filter(pl.col("state") == state).drop_nulls(STEPS[step])
+        if cell.is_empty():
+            continue
+        reused, warm = (float(cell[c].median() or 0) for c in (STEPS[step], "warmup_prompt_tokens"))  # type: ignore[arg-type]
+        named = {"phase": phase, "variant": variant, "model": cell["model"][0], "asked": label, "state": state, "step": step}
+        counts = {"prompt_tokens": warm, "reused_tokens": reused, "reused_pct": 100 * reused / warm}
+        cost = difference(cell, hits) if step == "stream" and state != BASELINE else None
+        rows.append(named | counts | {"cost_over_a_hit_ms": cost.value if cost else None, "n": cell.height})
     return rows
 
 
-def _label(axes: Axes, x: float, y: float, text: str, effect: dict[str, Any] | None, settings: Figures, **place: Any) -> None:
-    """Milliseconds, and below them the same in %."""
-    text += f"\n{style.signed(effect['median'], 0)} %" if effect else ""
-    place = {"ha": "center", "linespacing": 1.0, **place}
-    axes.annotate(text, (x, y), (0, 2), textcoords="offset points", fontsize=settings.font_pt - 2, **place)
-
-
-def _missing(panel: Axes, x: float, settings: Figures) -> None:
-    panel.annotate("not measured", (x, 0), (0, 3), textcoords="offset points", ha="center", rotation=90, fontsize=settings.font_pt - 2.5)
+def _share(table: pl.DataFrame, phase: str, variant: str, label: str) -> float | None:
+    if table.is_empty():
+        return None
+    found = table.filter(pl.col("phase") == phase, pl.col("variant") == variant, pl.col("asked") == label)
+    return float(found["reused_pct"][0]) if len(found) else None

@@ -48,8 +48,10 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
                 style.bar(top, x, time, state, width)
                 reused: Any = cached
                 computed = sent - reused
-                bottom.bar(x, computed, width, color=style.COLOURS[state], hatch=style.HATCHES[state], edgecolor="white", linewidth=0.3)
-                colour = style.pale(style.COLOURS[state])
+                bottom.bar(
+                    x, computed, width, color=style.state_colour(state), hatch=registry.edit(state).hatch, edgecolor="white", linewidth=0.3
+                )
+                colour = style.pale(style.state_colour(state))
                 bottom.bar(x, reused, width, bottom=computed, color=colour, edgecolor="white", linewidth=0.3)
         tier = "" if variant == "main" else "\n+ host tier"
         top.set_title(style.backend_title(phase) + tier if tier else style.backend_title(phase) + "\n")
@@ -59,7 +61,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     handles = []
     for state in states:
         handles.append(style.patch(state, f"{state} trial: computed"))
-        handles.append(Patch(facecolor=style.pale(style.COLOURS[state]), label="reused"))
+        handles.append(Patch(facecolor=style.pale(style.state_colour(state)), label="reused"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=1.4, columnspacing=1.2)
     shown_data = style.Measured(shown, data.summary, data.provenance)
     captions.note(figure, captions.measured_note(shown_data), settings.font_pt)

@@ -21,14 +21,13 @@ from matplotlib.patches import Patch
 
 from coldprefix.analysis.statistics import Estimate
 from coldprefix.files import write_bytes
+from coldprefix.measure import edits
 from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 # Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps states apart in grey, too. One colour and marker for each backend
 # in all figures, none of them the colour of a state.
-COLOURS = {state: registry.edit(state).colour for state in registry.EDITS}
-HATCHES = {state: registry.edit(state).hatch for state in registry.EDITS}
-STATE_MARKERS = dict(zip(registry.EDITS, itertools.cycle("osDv^P"), strict=False))
+STATE_MARKERS = dict(zip(registry.EDITS, itertools.cycle("osDv^P<>X"), strict=False))
 BACKEND_COLOURS = {phase: registry.interface_of(phase).colour for phase in registry.phases()}
 BACKEND_MARKERS = {phase: registry.interface_of(phase).marker for phase in registry.phases()}
 INTERFACES = {"http": "HTTP", "python": "Python"}
@@ -83,8 +82,17 @@ def lengths_of(provenance: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str
 
 def states_in(rows: pl.DataFrame) -> list[str]:
     """The states among rows of any table, in the order of the registry."""
-    found = set(rows["state"])
-    return [state for state in registry.EDITS if state in found]
+    return registry.in_order(rows["state"].unique(maintain_order=True))
+
+
+def state_colour(state: str) -> str:
+    """The colour of a state, which is its edit's."""
+    return registry.edit(state).colour
+
+
+def state_marker(state: str) -> str:
+    """The marker of a state: one for each edit."""
+    return STATE_MARKERS[edits.name_of(state)]
 
 
 def beside(states: Sequence[str]) -> Iterator[tuple[str, float, float]]:
@@ -101,7 +109,7 @@ def pale(colour: str) -> str:
 
 def patch(state: str, label: str, **style: Any) -> Patch:
     """A state's entry in a legend."""
-    return Patch(**{"facecolor": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "label": label, **style})
+    return Patch(**{"facecolor": state_colour(state), "hatch": registry.edit(state).hatch, "edgecolor": "white", "label": label, **style})
 
 
 def configuration_label(name: str, lengths: Mapping[str, int] | None) -> str:
@@ -154,7 +162,7 @@ def errors(row: Mapping[str, Any]) -> list[list[float]]:
 
 def bar(axes: Axes, x: float, row: Mapping[str, Any], state: str, width: float, **style: Any) -> None:
     """One bar with its interval, in the colour of its state."""
-    style = {"color": COLOURS[state], "hatch": HATCHES[state], "edgecolor": "white", "linewidth": 0.3, **style}
+    style = {"color": state_colour(state), "hatch": registry.edit(state).hatch, "edgecolor": "white", "linewidth": 0.3, **style}
     axes.bar(x, row["median"], width, yerr=errors(row), error_kw={"elinewidth": 0.7, "ecolor": "black", "zorder": 5}, **style)
 
 

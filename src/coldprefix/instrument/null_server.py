@@ -23,6 +23,10 @@ SPIN_S = 0.002  # sleeping is accurate to about this; the rest is waited for act
 ACTIVE_S = 0.2
 
 
+# What llama-server's wire asks about the vocabulary before it sends prompts.
+SAID = {"/tokenize": b'{"tokens":[262]}', "/detokenize": b'{"content":" the"}'}
+
+
 def wait_until(moment: float) -> None:
     """Return at ``moment`` (`time.perf_counter`), not before and as little after as the machine allows."""
     left = moment - time.perf_counter() - SPIN_S
@@ -116,8 +120,10 @@ def answer(connection: socket.socket, script: dict[str, float]) -> bool:
     fields = json.loads(body) if body else {}
     if path == "/script":
         script.update(fields)
-    if method == "GET" or path == "/script":
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+    if method == "GET" or path in ("/script", *SAID):
+        told = SAID.get(path, b"{}")
+        described = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(told)}\r\nConnection: close\r\n\r\n"
+        connection.sendall(described.encode() + told)
         return path == "/script"
     prompt = len(fields["prompt"])
     tokens = int(fields.get("n_predict") or fields["max_tokens"])

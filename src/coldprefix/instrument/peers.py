@@ -16,6 +16,7 @@ from coldprefix.analysis.statistics import student
 from coldprefix.engines.clock import long_lived
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
+from coldprefix.engines.reuse import exactly
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job, Lengths
 from coldprefix.measure.cell import open_session
@@ -98,7 +99,7 @@ def rounds(jobs: Sequence[Job], gguf: Path, log: Path, lengths: Sequence[Lengths
                     session.complete(prompts.warm, 1, stream=False)
                     done = session.complete(prompts.stream, 2, stream=True)
                     row |= {"ttft_ms": done.ttft_ms, "engine_prompt_ms": done.engine_prompt_ms}
-                    row |= {"rejection": rejection(done, tokens, 0, 2, streamed=True)}
+                    row |= {"rejection": rejection(done, tokens, exactly(0), 2, streamed=True)}
                 rows.append(row)
     frame = pl.DataFrame(rows, schema={name: dtype for name, (dtype, _) in ROUNDS.items()})
     return frame.filter(pl.col("round") >= 0)

@@ -1,4 +1,4 @@
-"""Does a prompt that was partly reused get the answer of a cold one? Once per cell, outside the clock.
+"""Does a prompt that was partly reused get the answer of a cold one? Once per cell and state, outside the clock.
 
 Counts say how much was reused, not whether it was the right thing: a cache that gives wrong keys and values with right counts makes fast
 hits that are worth nothing (llama.cpp's --cache-reuse does that to some models).
@@ -10,7 +10,7 @@ from typing import Any
 
 from coldprefix.engines.contract import Session
 from coldprefix.errors import ColdprefixError
-from coldprefix.job import Job, common_prefix
+from coldprefix.job import Job, Kind
 from coldprefix.measure.edits import load
 from coldprefix.measure.prompts import draw_trial
 
@@ -25,49 +25,60 @@ def distance(one: dict[int, float], other: dict[int, float]) -> float:
     return max(abs(value - other[token]) if token in other else max(0.0, value - least) for token, value in one.items())
 
 
-def check_answers(session: Session, job: Job, process: int, number: int) -> dict[str, Any] | None:
-    """Ask for the next token after a reuse, of a cold engine, and after another context before the same question.
+def check_answers(session: Session, job: Job, process: int, number: int) -> list[dict[str, Any]] | None:
+    """Ask, once for each state of the cell, for the next token after a reuse, of a cold engine, and after another context before the same
+    rest of the prompt.
 
     Args:
-        number: of a trial that the process has not had.
+        number: of a trial that the process has not had; so are those after it.
 
     Returns:
-        What was found, for the cell's record; None where nothing of the cell is reused, its history must not be touched, or the engine
-        cannot say what follows or cannot be emptied.
+        What was found, for the cell's record; None where the cell's history must not be touched, or the engine cannot say what follows or
+        cannot be emptied.
 
     Raises:
-        ColdprefixError: the answer after a reuse is not that of a cold engine.
+        ColdprefixError: an answer after a reuse is not that of a cold engine.
     """
-    kind = next((kind for kind in job.kinds if load(kind.state).shape(*kind.lengths.model_dump().values())[1]), None)
-    if kind is None or job.protocol.content != "fresh" or job.protocol.max_rejected == 1:
+    if job.protocol.content != "fresh" or job.protocol.max_rejected == 1:
         return None
+    kinds = {kind.state: kind for kind in reversed(job.kinds) if load(kind.state).shape(kind.lengths.A, kind.lengths.B, kind.lengths.Q)[1]}
+    found = []
+    for place, kind in enumerate(kinds.values()):
+        record = _check(session, job, kind, process, number + 2 * place)
+        if record is None:
+            return None
+        found.append(record)
+    return found
+
+
+def _check(session: Session, job: Job, kind: Kind, process: int, number: int) -> dict[str, Any] | None:
     own, foreign = (
         draw_trial(kind.lengths, kind.state, job.model.vocabulary, job.protocol.seed, process, number + i, "fresh") for i in range(2)
     )
-    shared = common_prefix(own.warm, own.query)
     session.complete(own.warm, 1, stream=False)
-    after = session.next_token(own.query)
+    asked = own.query
+    after = session.next_token(asked)
+    if after is not None and not after.cached_tokens:  # a window's or a state's first query may only make what the second one finds
+        asked = own.stream
+        after = session.next_token(asked)
     if after is None or not _emptied(session):
         return None
-    cold = session.next_token(own.query)
+    record: dict[str, Any] = {"state": kind.state, "configuration": kind.configuration, "reused_tokens": after.cached_tokens}
+    if not after.cached_tokens:
+        return record | dict.fromkeys(("cold_reused_tokens", "difference", "of_another_context"))
+    cold = session.next_token(asked)
     session.reset()
-    another = session.next_token([*foreign.query[:shared], *own.query[shared:]])
+    another = session.next_token([*foreign.query[: after.cached_tokens], *asked[after.cached_tokens :]])
     session.reset()
     assert cold is not None and another is not None
     seen, scale = distance(cold.logprobs, after.logprobs), distance(cold.logprobs, another.logprobs)
-    record = {
-        "reused_tokens": after.cached_tokens,
-        "cold_reused_tokens": cold.cached_tokens,
-        "difference": seen,
-        "of_another_context": scale,
-    }
-    if not after.cached_tokens or cold.cached_tokens or seen > TOLERANCE * scale:
+    if cold.cached_tokens or (seen > TOLERANCE * scale and job.protocol.answers == "agree"):
         raise ColdprefixError(
-            f"a prompt of which {after.cached_tokens} tokens were reused is not answered as by a cold engine ({cold.cached_tokens} reused): the "
-            f"log-probabilities of the next token differ by up to {seen:.3g}; another context makes a difference of {scale:.3g}. After the "
-            f"reuse: {_shown(after.logprobs)}; cold: {_shown(cold.logprobs)}"
+            f"{kind.state} {kind.configuration}: a prompt of which {after.cached_tokens} tokens were reused is not answered as by a cold engine "
+            f"({cold.cached_tokens} reused): the log-probabilities of the next token differ by up to {seen:.3g}; another context makes a "
+            f"difference of {scale:.3g}. After the reuse: {_shown(after.logprobs)}; cold: {_shown(cold.logprobs)}"
         )
-    return record
+    return record | {"cold_reused_tokens": cold.cached_tokens, "difference": seen, "of_another_context": scale}
 
 
 def _emptied(session: Session) -> bool:

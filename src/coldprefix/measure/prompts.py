@@ -1,10 +1,10 @@
 """The prompts of a cell: token ids, drawn so that what an engine can reuse is known exactly.
 
-A prompt has three parts, A, B and Q. The cache is warmed with [A, B]; the query is what the cell's edit makes of the parts. A trial
-asks twice, once without and once with streaming. With fresh content no two prompts of a process share a first token
-unless one is meant to extend the other, so a reuse that was not intended is 0 tokens, not "hardly any":
+A prompt has three parts, A, B and Q, and for some edits new tokens N. The cache is warmed with [A, B]; the query is what the cell's edit
+makes of the parts. A trial asks twice, once without and once with streaming. With fresh content no two prompts of a process share a first
+token unless one is meant to extend the other, so a reuse that was not intended is 0 tokens, not "hardly any":
 
-- the first tokens of A, B and Q, and the one that makes the second query another, are all different, over all trials of a process;
+- the first tokens of A, B, Q and N, and the one that makes the second query another, are all different, over all trials of a process;
 - the second query differs from the first at the first token that is not to be reused. A block pool (vLLM) keeps the first
   query's blocks, so the very same prompt would be a hit.
 
@@ -22,9 +22,9 @@ import numpy as np
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Lengths, common_prefix
-from coldprefix.measure.edits import load
+from coldprefix.measure.edits import Parts, load
 
-FIRST_TOKENS_PER_TRIAL = 4  # of A, B, Q, and the token that makes the second query another
+FIRST_TOKENS_PER_TRIAL = 5  # of A, B, Q, N, and the token that makes the second query another
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class TrialPrompts:
         warm: [A, B], which fills the cache; empty where nothing is warmed.
         query: the first query.
         stream: the second query; equal to ``query`` with repeated content.
+        keeps: must something of the warm prompt be reused, whatever the engine's rule allows?
     """
 
     warm: list[int]
     query: list[int]
     stream: list[int]
+    keeps: bool = False
 
 
 def token_range(vocabulary: int) -> range:
@@ -56,6 +58,7 @@ def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, process
 
     Raises:
         ColdprefixError: more trials than the vocabulary has distinct first tokens for.
+        ValueError: the edit does not fit these lengths.
     """
     if content == "repeated":
         number = process = 0
@@ -64,24 +67,29 @@ def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, process
     if used > len(tokens):
         most = len(tokens) // FIRST_TOKENS_PER_TRIAL
         raise ColdprefixError(f"a vocabulary of {vocabulary} tokens has distinct first tokens for {most} trials; ask for fewer")
-    parts = (lengths.A, lengths.B, lengths.Q)
+    edit = load(state)
+    parts = (lengths.A, lengths.B, lengths.Q, edit.new)
+    wanted = edit.shape(*parts[:3])[1]
     # One permutation for the whole process: trial t takes its t-th handful, so first tokens never come twice.
     firsts = np.random.default_rng([seed, process]).permutation(len(tokens))[used - FIRST_TOKENS_PER_TRIAL : used]
-    rng = np.random.default_rng([seed, *parts, process, number])
+    rng = np.random.default_rng([seed, *parts[:3], process, number])
 
     def part(length: int, first: int) -> list[int]:
         ids = rng.integers(tokens.start, tokens.stop, size=length)
-        ids[0] = tokens.start + first
+        ids[:1] = tokens.start + first
         return [int(token) for token in ids]
 
-    a, b, q = (part(length, first) for length, first in zip(parts, firsts[:3], strict=True))
-    edit = load(state)
-    warm, query = a + b if edit.warmed else [], edit.apply(a, b, q)
-    stream = list(query)
-    shared = common_prefix(warm, query)
-    if content == "fresh" and shared < len(query):
-        stream[shared] = tokens.start + int(firsts[3])
-    return TrialPrompts(warm, query, stream)
+    while True:
+        drawn = Parts(*(part(length, first) for length, first in zip(parts, firsts[:4], strict=True)))
+        warm, query = drawn.warm if edit.warmed else [], edit.apply(drawn)
+        shared = common_prefix(warm, query)
+        if shared == wanted:
+            break  # else a token that is another one only by its place is equal by chance: one draw in 50,000
+    if content != "fresh" or shared == len(query):
+        return TrialPrompts(warm, query, list(query), edit.keeps)
+    if edit.again:
+        return TrialPrompts(warm, query, edit.again(drawn), edit.keeps)
+    return TrialPrompts(warm, query, [*query[:shared], tokens.start + int(firsts[4]), *query[shared + 1 :]], edit.keeps)
 
 
 def prompt_hash(prompt: Sequence[int]) -> str:

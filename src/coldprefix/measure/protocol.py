@@ -39,14 +39,20 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: 
     steps = [*before, query, *between, ("stream", prompts.stream, stream_tokens, True, protocol.settle_ms)]
     rows = []
     warm = session.seen(prompts.warm) if prompts.warm else []
+    memory = session.memory()
     for step, prompt, max_tokens, stream, settle_ms in steps:
         seen = session.seen(prompt)
-        reusable = min(common_prefix(warm, seen), len(seen) - 1)  # an engine computes at least the last token
-        intended = intended_reuse(step, reusable, bool(warm), protocol, session.granularity)
+        if protocol.content == "repeated":  # the state is meant against the warm-up, whatever else the engine still knows
+            memory = session.memory()
+            if warm:
+                memory.ask(warm, 1)
+        intended = intended_reuse(step, memory.ask(seen, max_tokens), bool(warm), protocol)
         time.sleep(settle_ms / 1e3)
         try:
             done = session.complete(prompt, max_tokens, stream)
             why = rejection(done, len(seen), intended, max_tokens, stream)
+            if why is None and prompts.keeps and step in ("query", "stream") and intended and not intended.most:
+                why = f"of {common_prefix(warm, seen)} tokens in common the engine's rule reuses none, so this is no hit"
         except EngineRefusal as refusal:
             if protocol.max_rejected < 1:
                 raise
@@ -59,7 +65,8 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: 
                 "content": protocol.content,
                 "prompt_tokens": len(seen),
                 "prompt_hash": prompt_hash(prompt),
-                "intended_cached_tokens": intended,
+                "intended_cached_tokens": intended.least if intended and intended.least == intended.most else None,
+                "reusable_cached_tokens": min(common_prefix(warm, seen), len(seen) - 1),
                 "cached_tokens": done.cached_tokens,
                 "evaluated_tokens": done.evaluated_tokens,
                 "generated_tokens": done.generated_tokens,

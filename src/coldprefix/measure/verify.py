@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from coldprefix.engines.contract import Completion
+from coldprefix.engines.reuse import Promise, exactly
 from coldprefix.job import Protocol
 
 
-def intended_reuse(step: str, shared: int, warmed: bool, protocol: Protocol, granularity: int) -> int | None:
+def intended_reuse(step: str, promise: Promise, warmed: bool, protocol: Protocol) -> Promise | None:
     """Tokens that the engine must report as reused in this step, or None where the protocol prescribes nothing.
 
     Args:
         step: "warmup", "query", "rewarm" or "stream".
-        shared: leading tokens that a query shares with the warm prompt, at most all but its last.
-            Where the request is text or chat, it is what the engine's own tokenizer says.
+        promise: what the engine's own rule says of a prompt after what the trial has sent before.
         warmed: was there a warm-up?
-        granularity: the engine reuses whole multiples of this many tokens: 1 for llama.cpp, the block size for vLLM.
 
-    A query must reuse all that it shares with the warm prompt, down to whole blocks, and nothing else. The warm-up must be
-    cold, except with repeated content and no reset, where it may find anything, and with text and chat, where it finds the
-    head that all prompts share (a chat template's) or not, as the engine keeps it; so must a query without a warm-up. What the re-warm finds is a result of the
-    study (what did the query destroy?), not a condition.
+    A query must reuse what the rule says. The warm-up must be cold, except with repeated content and no reset, where it may find
+    anything, and with text and chat, where it finds the head that all prompts share (a chat template's) or not, as the engine keeps it; so must
+    a query without a warm-up. What the re-warm finds is a result of the study (what did the query destroy?), not a condition.
     """
     if step in ("query", "stream") and warmed:
-        return shared // granularity * granularity
+        return promise
     cold = protocol.reset == "trial" or (protocol.content == "fresh" and protocol.request_form == "tokens")
-    return 0 if cold and step != "rewarm" else None
+    return exactly(0) if cold and step != "rewarm" else None
 
 
-def rejection(completion: Completion, prompt_tokens: int, intended: int | None, max_tokens: int, streamed: bool) -> str | None:
+def rejection(completion: Completion, prompt_tokens: int, intended: Promise | None, max_tokens: int, streamed: bool) -> str | None:
     """Why this request cannot be used, or None.
 
     Args:
@@ -43,7 +41,7 @@ def rejection(completion: Completion, prompt_tokens: int, intended: int | None, 
         return f"reused {completion.cached_tokens} + evaluated {completion.evaluated_tokens} tokens are not the {prompt_tokens} sent"
     if completion.counted_tokens is not None and completion.counted_tokens != completion.cached_tokens:
         return f"the engine says that it reused {completion.cached_tokens} tokens, its own counter {completion.counted_tokens}"
-    if intended is not None and completion.cached_tokens != intended:
+    if intended is not None and not intended.holds(completion.cached_tokens):
         return f"reused {completion.cached_tokens} tokens, should be {intended}"
     if completion.generated_tokens != max_tokens:
         return f"generated {completion.generated_tokens} tokens, {max_tokens} were asked for"

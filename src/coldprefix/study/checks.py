@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.job import Cell
+from coldprefix.job import Cell, Kind
 from coldprefix.strict import explain, suggest
 from coldprefix.study import registry
 from coldprefix.study.config import Config, matches
@@ -62,7 +62,11 @@ def _names(config: Config) -> Iterator[str]:
         listed = getattr(config, key)
         if len(set(listed)) < len(listed):
             yield f"{key}: {listed} names something twice; write each once"
-    for key, name in [("model", config.model), *((f"phase_models.{phase}", name) for phase, name in config.phase_models.items())]:
+    named = [("model", config.model), *((f"phase_models.{phase}", name) for phase, name in config.phase_models.items())]
+    for sweep, own in config.sweeps.items():
+        changes = {f"sweeps.{sweep}": own} | {f"sweeps.{sweep}.variants.{name}": variant for name, variant in own.variants.items()}
+        named += [(f"{key}.model", change.model) for key, change in changes.items() if change.model]
+    for key, name in named:
         if name not in config.models:
             yield f"{key}: there is no model {name!r}{suggest(name, config.models)}; the models are {', '.join(config.models)}"
     for name in config.experiments:
@@ -75,16 +79,18 @@ def _names(config: Config) -> Iterator[str]:
 
 def _refusals(config: Config, cells: list[Cell]) -> Iterator[str]:
     """Models that an engine is known not to run."""
-    for phase in dict.fromkeys(cell.phase for cell in cells):
+    for phase, name, variant in dict.fromkeys((cell.phase, config.model_of(cell), cell.variant) for cell in cells):
         engine = registry.engine(registry.phases()[phase].engine)
-        name = config.model_of(phase)
         entry = config.models.get(name)
         if entry is not None and entry.architecture in engine.refuses:
-            key = f"phase_models.{phase}" if phase in config.phase_models else "model"
-            yield (
-                f"{key}: {phase} runs {engine.title}, which cannot run {name} ({engine.refuses[entry.architecture]}); "
-                f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
+            own = name != config.phase_models.get(phase, config.model)
+            key = f"sweeps.{variant}.model" if own else f"phase_models.{phase}" if phase in config.phase_models else "model"
+            instead = (
+                f"leave {phase} out of its phases"
+                if own
+                else f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
             )
+            yield f"{key}: {phase} runs {engine.title}, which cannot run {name} ({engine.refuses[entry.architecture]}); {instead}"
 
 
 def _of_cell(config: Config, cell: Cell) -> Iterator[str]:
@@ -92,19 +98,25 @@ def _of_cell(config: Config, cell: Cell) -> Iterator[str]:
     engine = registry.engine(registry.phases()[cell.phase].engine)
     key = "" if cell.variant == "main" else f"sweeps.{cell.sweep}."
     protocol, settings = config.protocol_of(cell), config.settings_of(cell)
-    yield from (f"{key}{engine.name}.{problem}" for problem in engine.problems(settings))
-    unknown = [state for state in protocol["partners"] if state not in registry.EDITS]
-    if unknown:
-        choices = list(registry.EDITS)
-        yield f"{key}partners: there is no state {unknown[0]!r}{suggest(unknown[0], choices)}; the states are {', '.join(choices)}"
+    yield from (f"{key}{engine.name}.{problem}" for problem in engine.problems(settings, registry.phases()[cell.phase].interface))
+    wrong = [problem for state in protocol["partners"] if (problem := _wrong(state))]
+    if wrong:
+        yield from (f"{key}partners: {problem}" for problem in wrong)
         return
-    kinds = config.kinds_of(cell)
-    shapes = [(kind, *registry.edit(kind.state).shape(*kind.lengths.model_dump().values())) for kind in kinds]
+    shapes = []
+    for kind in config.kinds_of(cell):
+        try:
+            shapes.append((kind, *registry.edit(kind.state).shape(*kind.lengths.model_dump().values())))
+        except ValueError as error:
+            where = "states" if kind.state == cell.state else "partners"
+            yield f"{key}{where}: {kind.state} of {kind.configuration}: {error}"
     for kind, _, shared in shapes:
         if shared and not getattr(settings, engine.caching):
             where = "states: [miss]" if kind.state == cell.state else "leave it out of partners"
             yield f"{key}{engine.name}.{engine.caching}: false makes every {kind.state} a miss; write true, or {where}"
-    name = config.model_of(cell.phase)
+    if protocol["max_rejected"] < 1:
+        yield from (f"{key}{problem}" for problem in _no_hits(config, cell, shapes))
+    name = config.model_of(cell)
     entry = config.models.get(name)
     if entry is None or protocol["max_rejected"] == 1:  # where all may be rejected, an engine's refusal is a result
         return
@@ -121,11 +133,31 @@ def _of_cell(config: Config, cell: Cell) -> Iterator[str]:
         )
 
 
+def _no_hits(config: Config, cell: Cell, shapes: list[tuple[Kind, int, int]]) -> Iterator[str]:
+    """Hits that are too short to reuse anything."""
+    for kind, query, shared in shapes:
+        least = config.least_reuse(cell)
+        if registry.edit(kind.state).keeps and min(shared, query - 1) < least:
+            yield (
+                f"configurations: {kind.configuration}: a {kind.state} of {shared} tokens reuses nothing on {cell.phase}, which reuses whole "
+                f"blocks of {least}; write at least {least} tokens for A + B"
+            )
+
+
 def _patterns(config: Config, cells: list[Cell]) -> Iterator[str]:
     for pattern in config.cells:
         parts = pattern.split("/")
-        known = len(parts) == 3 and parts[0] in ("*", *registry.phases()) and parts[2] in ("*", *registry.EDITS)
+        known = len(parts) == 3 and parts[0] in ("*", *registry.phases()) and (parts[2] == "*" or not _wrong(parts[2]))
         if not known:
             yield f'cells: {pattern!r} is not phase/configuration/state; write for example "phase3b/A512_B256/miss" or "*/*/miss"'
         elif parts[1] not in ("*", *config.configurations) and not any(matches(pattern, cell) for cell in cells):
             yield f"cells: {pattern!r} matches no cell; the cells are made of {list(config.phases)} x {list(config.configurations)} x {list(config.states)}"
+
+
+def _wrong(state: str) -> str | None:
+    """What is wrong with a state, or None."""
+    try:
+        registry.edit(state)
+    except ValueError as error:
+        return str(error)
+    return None

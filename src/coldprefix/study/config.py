@@ -9,16 +9,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
 from coldprefix.engines.contract import EngineSettings
 from coldprefix.job import MIXED, Cell, Kind, Lengths, Protocol
+from coldprefix.measure import edits
 from coldprefix.models.contract import ModelEntry
 from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
+from coldprefix.study.machine import resolve_accelerator
 
 PhaseName = Annotated[str, OneOf("phase", registry.phases)]
-State = Annotated[str, OneOf("state", lambda: registry.EDITS)]
+
+
+def _state(value: str) -> str:
+    registry.edit(value)
+    return value
+
+
+State = Annotated[str, AfterValidator(_state), WithJsonSchema({"type": "string", "pattern": f"^{edits.STATE.pattern.replace('?P', '?')}$"})]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 ConfigurationName = Annotated[str, Field(pattern=r"^A[1-9][0-9]{0,6}_B[1-9][0-9]{0,6}$")]
 Phases = Annotated[list[PhaseName], BeforeValidator(as_list)]
@@ -50,6 +59,9 @@ class Override(some_of(Protocol, without=("seed", "timeout_s", "start_timeout_s"
 
 class Variant(_with_engines(Override, some=True)):  # type: ignore[misc]
     """What one variant of a sweep changes, against the main experiment."""
+
+    model: Name | None = Field(default=None, description="Another model; a key of `models`.")
+    phases: Phases | None = Field(default=None, min_length=1, description="Backends of this variant, if not all of the sweep.")
 
 
 class Sweep(Variant):
@@ -117,9 +129,10 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
     figures: Figures
     models: dict[Name, Model] = Field(min_length=1)
 
-    def model_of(self, phase: str) -> str:
-        """Name of the model that ``phase`` runs."""
-        return self.phase_models.get(phase, self.model)
+    def model_of(self, cell: Cell) -> str:
+        """Name of the model that a cell runs."""
+        named = [change.model for change in self._changes(cell) if getattr(change, "model", None)]
+        return named[-1] if named else self.phase_models.get(cell.phase, self.model)
 
     def lengths_of(self, configuration: str) -> Lengths:
         """The token lengths that a configuration's name says."""
@@ -133,18 +146,33 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
             cells += [Cell(p, "main", c, s) for p in self.phases for c in self.configurations for s in self.states]
         for name, sweep in self.sweeps.items():
             if name in self.experiments:
-                variants = [f"{name}/{variant}" for variant in sweep.variants] or [name]
+                variants = {f"{name}/{variant}": own.phases for variant, own in sweep.variants.items()} or {name: None}
                 phases = [phase for phase in sweep.phases if phase in self.phases]
                 lengths = [MIXED] if sweep.mixed else sweep.configurations
-                cells += [Cell(p, v, c, s) for p in phases for c in lengths for v in variants for s in sweep.states]
+                pairs = [(p, v) for p in phases for v, own in variants.items() if p in (own or phases)]
+                cells += [Cell(p, v, c, s) for p, v in pairs for c in lengths for s in sweep.states]
         return cells
 
     def kinds_of(self, cell: Cell) -> list[Kind]:
-        """What a process of this cell measures: its own state, then its partners', of its lengths."""
+        """What a process of this cell measures: its own state, then its partners', of its lengths. A partner that would reuse nothing although
+        its state means that is left out."""
         protocol = self.protocol_of(cell)
         partners = [state for state in protocol["partners"] if state != cell.state] if protocol["content"] == "fresh" else []
-        lengths = self.sweeps[cell.sweep].configurations if cell.configuration == MIXED else [cell.configuration]
-        return [Kind(configuration=c, lengths=self.lengths_of(c), state=s) for s in [cell.state, *partners] for c in lengths]
+        names = self.sweeps[cell.sweep].configurations if cell.configuration == MIXED else [cell.configuration]
+        lengths = {name: self.lengths_of(name) for name in names}
+        least = self.least_reuse(cell)
+
+        def too_short(state: str, own: Lengths) -> bool:
+            return registry.edit(state).keeps and least > own.A + own.B
+
+        kinds = [Kind(configuration=name, lengths=own, state=cell.state) for name, own in lengths.items()]
+        beside = [(state, name, own) for state in partners for name, own in lengths.items() if not too_short(state, own)]
+        return kinds + [Kind(configuration=name, lengths=own, state=state) for state, name, own in beside]
+
+    def least_reuse(self, cell: Cell) -> int:
+        """Tokens of a common prefix below which the cell's engine reuses nothing, as far as it is known before it runs."""
+        engine = registry.engine(registry.phases()[cell.phase].engine)
+        return engine.least_reuse(self.settings_of(cell), resolve_accelerator(self.accelerator))
 
     def _changes(self, cell: Cell) -> list[Override]:
         """What differs from the top-level values for a cell, later ones over earlier ones."""

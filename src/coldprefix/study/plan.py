@@ -6,26 +6,28 @@ each cell's record with it.
 
 from __future__ import annotations
 
-import os
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import write_json
 from coldprefix.job import Cell, Job, ModelUse
+from coldprefix.measure import edits
 from coldprefix.models.contract import ModelEntry
 from coldprefix.setup.environments import environment_key
 from coldprefix.study import registry
 from coldprefix.study.code import digest
 from coldprefix.study.config import Config
+from coldprefix.study.machine import resolve_accelerator, resolve_threads
 
 # Of a job that only reads the settings of a phase. Always the same, so that changing those of the cells does not start the engines again.
 PREFLIGHT = {"trials": 1, "burn_in": 0, "processes": 1, "partners": [], "settle_ms": 0, "stream_tokens": 2, "seed": 0, "content": "fresh"}
-PREFLIGHT |= {"reset": "never", "max_rejected": 0.0, "request_form": "tokens"}
+PREFLIGHT |= {"reset": "never", "max_rejected": 0.0, "request_form": "tokens", "answers": "agree"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Plan:
 
     Attributes:
         jobs: by cell, in the order of the configuration.
-        preflights: by phase: the same engine, model and top-level settings.
+        preflights: a job for each phase and model, with the top-level settings; by the phase, of further models by phase-model.
     """
 
     config: Config
@@ -43,7 +45,8 @@ class Plan:
 
     @property
     def phases(self) -> list[str]:
-        return list(self.preflights)
+        """The phases of all cells."""
+        return list(dict.fromkeys(job.phase for job in self.jobs.values()))
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str], list[str]]:
@@ -75,7 +78,8 @@ class Plan:
         share a server stay together."""
         groups: dict[str, list[str]] = {}
         for cell, job in self.jobs.items():
-            groups.setdefault(job.phase if registry.engine(job.engine).shares_server(job) else cell, []).append(cell)
+            server = json.dumps([job.phase, job.model.name, job.settings])
+            groups.setdefault(server if registry.engine(job.engine).shares_server(job) else cell, []).append(cell)
         chance = random.Random(self.config.seed)
         listed = list(groups.values())
         chance.shuffle(listed)
@@ -133,8 +137,9 @@ def plan_of(config: Config) -> Plan:
     jobs = {cell.path: job_of(config, cell) for cell in config.all_cells()}
     first: dict[str, Job] = {}
     for job in jobs.values():
-        first.setdefault(job.phase, job)
-    return Plan(config, jobs, {phase: _preflight(config, job) for phase, job in first.items()})
+        named = first.setdefault(job.phase, job).model.name == job.model.name
+        first.setdefault(job.phase if named else f"{job.phase}-{job.model.name}", job)
+    return Plan(config, jobs, {name: _preflight(config, job) for name, job in first.items()})
 
 
 def job_of(config: Config, cell: Cell) -> Job:
@@ -152,13 +157,13 @@ def job_of(config: Config, cell: Cell) -> Job:
             "engine": backend.engine,
             "interface": backend.interface,
             "kinds": [kind.model_dump() for kind in kinds],
-            "model": _model_use(config.model_of(cell.phase), config.models[config.model_of(cell.phase)]),
+            "model": _model_use(config.model_of(cell), config.models[config.model_of(cell)]),
             "accelerator": accelerator,
             "threads": resolve_threads(config.threads),
             "protocol": config.protocol_of(cell),
             "settings": config.settings_of(cell).model_dump(mode="json"),
             **_engine_use(backend.engine, accelerator),
-            "code": digest("measure", engine=backend.engine, states=",".join(sorted({kind.state for kind in kinds}))),
+            "code": digest("measure", engine=backend.engine, states=",".join(sorted({edits.name_of(kind.state) for kind in kinds}))),
         }
     )
 
@@ -189,20 +194,3 @@ def _preflight(config: Config, job: Job) -> Job:
         "code": digest("measure", engine=job.engine, states=registry.EDITS[0]),
     }
     return Job.model_validate(job.model_dump() | changes)
-
-
-def resolve_accelerator(wanted: str) -> Literal["cpu", "cuda"]:
-    """What `accelerator: auto` means on this machine."""
-    if wanted == "auto":
-        return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
-    return "cuda" if wanted == "cuda" else "cpu"
-
-
-def resolve_threads(wanted: int | str) -> int:
-    """What `threads: auto` means on this machine: the physical cores that this process may use."""
-    import psutil
-
-    if isinstance(wanted, int):
-        return wanted
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))

@@ -5,6 +5,7 @@ A cell's program imports none of this, so that adding a line measures nothing ag
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from coldprefix.engines import contract
 from coldprefix.measure import edits
 from coldprefix.models.contract import ModelEntry
+from coldprefix.strict import suggest
 
 # Folders of engines/, each with an ENGINE in engine.py.
 ENGINES = (
@@ -23,6 +25,12 @@ EDITS = (
     "hit",
     "miss",
     "cold",
+    "substitute",
+    "insert",
+    "delete",
+    "swap",
+    "truncate",
+    "prepend",
 )
 # Files of models/, and the class in each that is the type of its entries.
 SOURCES = {
@@ -33,10 +41,14 @@ SOURCES = {
 FIGURES = {
     "fig1_invalidation": ("main",),
     "fig2_scaling": ("scaling",),
-    "fig3_architectures": ("main", "confound"),
+    "fig3_architectures": ("architectures",),
+    "fig3_backends": ("main", "confound"),
     "fig4_cascade": ("main", "host_tier"),
     "fig5_batch_size": ("batch_size",),
     "fig6_confound": ("confound",),
+    "fig7_depth": ("depth",),
+    "fig8_edits": ("edits",),
+    "fig9_granularity": ("granularity",),
     "phase_panels": ("main",),
 }
 PANELS = "phase_panels"
@@ -79,9 +91,17 @@ def engine(name: str) -> contract.Engine:
     return contract.load(name)
 
 
-def edit(name: str) -> edits.Edit:
-    """The edit of this name."""
-    return edits.load(name)
+def edit(state: str) -> edits.Edit:
+    """The edit of a state. Raises ValueError where there is none, with what to write."""
+    name = edits.name_of(state)
+    if name not in EDITS:
+        raise ValueError(f"there is no state {state!r}{suggest(name, EDITS)}; the states are {', '.join(edits.forms(EDITS))}")
+    return edits.load(state)
+
+
+def in_order(states: Iterable[str]) -> list[str]:
+    """States in the order of EDITS, those of one edit as they come."""
+    return sorted(dict.fromkeys(states), key=lambda state: EDITS.index(edits.name_of(state)))
 
 
 def source(name: str) -> type[ModelEntry]:

@@ -14,6 +14,8 @@ from coldprefix.engines.contract import TOP, Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
+from coldprefix.engines.llamacpp.reuse import AllOrNothing
+from coldprefix.engines.reuse import Memory, Nothing, Slot
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job, common_prefix
 from coldprefix.process.in_process import InProcess
@@ -53,13 +55,19 @@ class LlamaPython(Session):
                 n_threads_batch=job.threads,
                 n_gpu_layers=0 if job.accelerator == "cpu" else settings.gpu_layers,
                 flash_attn=settings.flash_attention,  # the binding's default is off
+                swa_full=settings.swa_full,
+                type_k=getattr(llama_cpp, f"GGML_TYPE_{settings.kv_type.upper()}"),
+                type_v=getattr(llama_cpp, f"GGML_TYPE_{settings.kv_type.upper()}"),
                 verbose=False,  # verbose prints at every prompt
             )
         self.start_s = time.monotonic() - started
+        self._told = settings_from_log("".join(self._lines))
+        self._recurrent: bool = self._told["recurrent"]
 
-    @property
-    def granularity(self) -> int:
-        return 1
+    def memory(self) -> Memory:
+        if not self._settings.prompt_cache:
+            return Nothing()
+        return AllOrNothing() if self._recurrent else Slot()
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         ids = list(prompt)
@@ -96,7 +104,8 @@ class LlamaPython(Session):
         own = self._llama.input_ids[: self._llama.n_tokens].tolist()
         memory = self._api.llama_get_memory(self._llama._ctx.ctx)
         positions = self._api.llama_memory_seq_pos_max(memory, 0) + 1
-        return min(common_prefix(own, ids), len(ids) - 1, int(positions))
+        shared = min(common_prefix(own, ids), len(ids) - 1, int(positions))
+        return 0 if self._recurrent and shared < len(own) else shared  # a state cannot be cut
 
     def next_token(self, prompt: Sequence[int]) -> NextToken:
         import numpy as np
@@ -120,7 +129,7 @@ class LlamaPython(Session):
 
     def in_force(self) -> dict[str, Any]:
         context = self._llama._ctx.ctx
-        settings = settings_from_log("".join(self._lines))
+        settings = self._told
         told = {
             "context_tokens": self._api.llama_n_ctx(context),
             "batch_tokens": self._api.llama_n_batch(context),
@@ -132,6 +141,8 @@ class LlamaPython(Session):
             **settings,
             "threads": self._api.llama_n_threads(context),
             "threads_batch": self._api.llama_n_threads_batch(context),
+            "checkpoints": 0,
+            "cache_reuse": 0,
             "host_cache_mib": 0,  # LlamaRAMCache acts in create_completion only, which is not used here
             "libraries": loaded_libraries("self"),
             "version": self._api.__version__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,22 @@ class LlamaCppSettings(EngineSettings):
         "0 turns that off; with more, a repeated miss becomes a hit.",
     )
     prompt_cache: bool = Field(description="Reuse the longest common prefix of the slot (cache_prompt). Off: nothing can hit.")
+    kv_type: Literal["f16", "bf16", "f32", "q8_0", "q4_0"] = Field(
+        description="Type of the cached keys and values. A quantised one needs flash_attention."
+    )
+    swa_full: bool = Field(
+        description="Layers with a sliding window cache the whole context. true is the binding's default, false llama-server's: then it "
+        "keeps checkpoints, and the binding may reuse what is no longer there.",
+    )
+    checkpoints: int = Field(
+        ge=0,
+        description="llama-server's copies of windows and states for each slot (--ctx-checkpoints); the binding has none.",
+    )
+    cache_reuse: int = Field(
+        ge=0,
+        description="llama-server moves cached runs of at least so many tokens (--cache-reuse). Their keys and values have seen other "
+        "tokens before them: answers change. 0 turns it off, and the binding cannot do it.",
+    )
 
 
 def settings_of(job: Job) -> LlamaCppSettings:
@@ -50,7 +66,7 @@ class LlamaCpp(Engine):
     interfaces = {"http": Interface("phase3a", "#E69F00", "^"), "python": Interface("phase3b", "#CC79A7", "D")}  # noqa: RUF012
     must_agree = (
         *("context_tokens", "batch_tokens", "ubatch_tokens", "slots", "flash_attention", "gpu_layers", "threads", "threads_batch"),
-        *("kv_dtype", "kv_bytes_per_token", "libraries"),
+        *("kv_dtype", "kv_bytes_per_token", "state_bytes", "window_tokens", "recurrent", "libraries"),
     )
     weights = "gguf"
     refuses = {"OPTForCausalLM": 'convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported"'}  # noqa: RUF012
@@ -66,9 +82,13 @@ class LlamaCpp(Engine):
     def build(self, accelerator: str) -> dict[str, Any]:
         return build_record(build.ensure_build(accelerator))
 
-    def problems(self, settings: LlamaCppSettings) -> Iterator[str]:
+    def problems(self, settings: LlamaCppSettings, interface: str) -> Iterator[str]:
         if settings.ubatch_tokens > settings.batch_tokens:
             yield f"ubatch_tokens: {settings.ubatch_tokens} is more than batch_tokens ({settings.batch_tokens}); write at most that"
+        if settings.kv_type.startswith("q") and not settings.flash_attention:
+            yield f"kv_type: {settings.kv_type} needs flash attention; write flash_attention: true, or kv_type: f16"
+        if settings.cache_reuse and interface == "python":
+            yield "cache_reuse: llama-cpp-python (phase3b) cannot move cached runs; write cache_reuse: 0, or leave phase3b out of phases"
 
     def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         # Imported here: each interface needs packages that only its own environment has.

@@ -14,6 +14,8 @@ from coldprefix.files import sha256_of_file
 LIBRARIES = re.compile(r"lib(llama|ggml)[\w-]*\.so")
 
 
+NUMBER = r"[\d.]+"
+
 _sha256 = cache(sha256_of_file)
 
 
@@ -36,13 +38,16 @@ def loaded_libraries(pid: int | str) -> dict[str, str]:
 
 
 def settings_from_log(log: str) -> dict[str, Any]:
-    """Read what libllama prints when it makes a context (src/llama-context.cpp, src/llama-kv-cache.cpp).
+    """Read what libllama prints when it makes a context (src/llama-context.cpp, src/llama-kv-cache.cpp, src/llama-memory-recurrent.cpp).
 
-    Takes the last context of the log: llama-server makes a trial one first when it fits parameters to memory.
+    `kv_bytes_per_token` is what a token takes in all caches together, `state_bytes` what the recurrent layers keep of a whole prompt, and
+    `window_tokens` the sliding window of layers that cache no more than it needs; 0: no such layers.
 
     Raises:
         ColdprefixError: the lines are not there, as after an upgrade that changed them.
     """
+
+    model = log
 
     def last(pattern: str, what: str) -> re.Match[str]:
         found = list(re.finditer(pattern, log))
@@ -52,11 +57,16 @@ def settings_from_log(log: str) -> dict[str, Any]:
             )
         return found[-1]
 
-    kv = last(
-        r"llama_kv_cache: size =\s*([\d.]+) MiB \(\s*(\d+) cells,.*?\d+/(\d+) seqs\), K \((\w+)\).*?V \((\w+)\)", "the KV cache's size"
-    )
-    cells = int(kv[2]) * int(kv[3])
-    offloaded = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    # llama-server may make a trial context first, so only what the last one says counts.
+    log = log[max(0, log.rfind("llama_context: constructing llama_context")) :]
+    own = rf"llama_kv_cache: size =\s*({NUMBER}) MiB \(\s*(\d+) cells,.*?\d+/(\d+) seqs\), K \((\w+)\).*?V \((\w+)\)"
+    caches = re.findall(own, log)  # one for each kind of layers; a model of states alone has none
+    states = re.findall(rf"llama_memory_recurrent: size =\s*({NUMBER}) MiB", log)
+    if not caches and not states:
+        last(own, "the size of its caches")
+    offloaded = re.findall(r"offloaded (\d+)/(\d+) layers to GPU", model)
+    window = re.search(r"n_swa\s*= (\d+)", model)
+    small = "creating     SWA KV cache" in log and "using full-size SWA cache" not in log
     return {
         "context_tokens": int(last(r"n_ctx_seq\s*= (\d+)", "n_ctx_seq")[1]),
         "batch_tokens": int(last(r"n_batch\s*= (\d+)", "n_batch")[1]),
@@ -64,7 +74,10 @@ def settings_from_log(log: str) -> dict[str, Any]:
         "slots": int(last(r"n_seq_max\s*= (\d+)", "n_seq_max")[1]),
         "kv_unified": last(r"kv_unified\s*= (\w+)", "kv_unified")[1] == "true",
         "flash_attention": last(r"flash_attn\s*= (\w+)", "flash_attn")[1],
-        "kv_dtype": f"{kv[4]}/{kv[5]}",
-        "kv_bytes_per_token": round(float(kv[1]) * 2**20 / cells),
+        "kv_dtype": ", ".join(dict.fromkeys(f"{k}/{v}" for *_, k, v in caches)) or "none",
+        "kv_bytes_per_token": round(sum(float(mib) * 2**20 / (int(cells) * int(streams)) for mib, cells, streams, *_ in caches)),
+        "state_bytes": round(sum(float(mib) * 2**20 for mib in states)),
+        "window_tokens": int(window[1]) if window and small else 0,
+        "recurrent": bool(states),
         "gpu_layers": f"{offloaded[-1][0]}/{offloaded[-1][1]}" if offloaded else "0",
     }

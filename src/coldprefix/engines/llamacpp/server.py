@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from coldprefix.engines.contract import Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
+from coldprefix.engines.llamacpp.reuse import CheckpointSlot, MovingSlot
 from coldprefix.engines.llamacpp.wire import LlamaWire
-from coldprefix.engines.wire import CHAT_TEMPLATE
+from coldprefix.engines.reuse import Memory, Nothing, Slot
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.process.server import Server, clean_environment
@@ -34,21 +36,31 @@ class LlamaServer(Session):
         command += ["--threads", str(job.threads), "--threads-batch", str(job.threads)]
         layers = "0" if job.accelerator == "cpu" else "all" if settings.gpu_layers < 0 else str(settings.gpu_layers)
         command += ["--gpu-layers", layers, "--flash-attn", on_off[settings.flash_attention], "--fit", "off"]
-        command += ["--cache-ram", str(settings.host_cache_mib), "--cache-reuse", "0"]
+        command += ["--cache-ram", str(settings.host_cache_mib), "--cache-reuse", str(settings.cache_reuse)]
+        command += ["--ctx-checkpoints", str(settings.checkpoints), *(["--swa-full"] if settings.swa_full else [])]
+        command += ["--cache-type-k", settings.kv_type, "--cache-type-v", settings.kv_type]
         command += ["--cache-prompt" if settings.prompt_cache else "--no-cache-prompt", "--slot-save-path", "{folder}"]
         # Verbosity 4 is where libllama says what is in force; with 1 s pings SIGTERM in mid-stream takes 1.3 s, not 31.
-        if job.protocol.request_form == "chat":
-            command += ["--chat-template-file", str(CHAT_TEMPLATE)]
         command += ["--verbosity", "4", "--sse-ping-interval", "1", "--metrics"]
         self.command = command
         self._server = Server("llama-server", command, clean_environment({}), log, grace_s=5.0, key_variable="LLAMA_API_KEY")
         self._client = Client(self._server, job.protocol.timeout_s)
         self._wire = LlamaWire(self._client, job.protocol.request_form, settings.prompt_cache)
         self.start_s = self._client.wait_healthy(job.protocol.start_timeout_s)
+        try:
+            self._wire.forced_token  # noqa: B018  (found now, so that no request to be timed asks for it)
+        except BaseException:
+            self.close()
+            raise
 
-    @property
-    def granularity(self) -> int:
-        return 1
+    def memory(self) -> Memory:
+        asked, told = self._settings, self._told
+        if not asked.prompt_cache:
+            return Nothing()
+        if told["window_tokens"] or told["recurrent"]:
+            sizes = told["context_tokens"], told["batch_tokens"], told["ubatch_tokens"]
+            return CheckpointSlot(told["window_tokens"], *sizes, asked.checkpoints, asked.cache_reuse if told["recurrent"] else 0)
+        return MovingSlot(asked.cache_reuse) if asked.cache_reuse else Slot()
 
     def seen(self, prompt: Sequence[int]) -> list[int]:
         return self._wire.render(prompt).seen
@@ -79,11 +91,13 @@ class LlamaServer(Session):
                 f"llama-server's log does not say its threads or its host cache; is its disk full, or has its wording changed? "
                 f"{self._server.log}"
             )
-        settings = settings_from_log(log)
+        settings = self._told
         if (slots, context) != (settings["slots"], settings["context_tokens"]):
             raise ColdprefixError(f"llama-server's /props ({slots} slots of {context} tokens) contradict its log ({settings})")
         return {
             **settings,
+            "checkpoints": self._settings.checkpoints,
+            "cache_reuse": self._settings.cache_reuse,
             "threads": int(threads[-1][0]),
             "threads_batch": int(threads[-1][1]),
             "host_cache_mib": 0 if host[-1][0] == "disabled" else int(host[-1][1] or -1),
@@ -91,6 +105,11 @@ class LlamaServer(Session):
             "version": self._client.ask("/props", None, "build_info"),
             "command": self.command,
         }
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        """What libllama said when it started."""
+        return settings_from_log(self._server.log.read_text(errors="replace"))
 
     def _libraries(self) -> dict[str, str]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from coldprefix.engines.client import Client, Exchange
@@ -11,10 +12,9 @@ from coldprefix.engines.contract import TOP, Completion, NextToken
 from coldprefix.engines.wire import Rendered, Wire, count, messages, number
 from coldprefix.errors import ColdprefixError
 
-# Every generated token is this one, by a bias: llama-server withholds a chunk whose bytes are not complete UTF-8, and then
-# the first token's time is lost. Token 262 of GPT-2 is " the". The arithmetic of a step does not depend on the token.
-FORCED_TOKEN = 262
-
+# Every generated token is the same, by a bias: llama-server withholds a chunk whose bytes are not complete UTF-8, and then the first
+# token's time is lost. The arithmetic of a step does not depend on the token. Tried in this order.
+FORCED_WORDS = (" the", " a", "the", "a", " de", " of", "e", "1")
 
 # Said in every request: a GGUF's metadata (general.sampling.*) may hold others, which llama-server would take as its defaults.
 NEUTRAL = {"temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "repeat_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
@@ -26,6 +26,19 @@ class LlamaWire(Wire):
     def __init__(self, client: Client, form: str, prompt_cache: bool) -> None:
         super().__init__(client, form)
         self._prompt_cache = prompt_cache
+
+    @cached_property
+    def forced_token(self) -> int:
+        """A token of the model's own vocabulary that decodes to complete UTF-8. Raises ColdprefixError if none of FORCED_WORDS is one."""
+        for word in FORCED_WORDS:
+            tokens = self.client.ask("/tokenize", {"content": word, "add_special": False}, "tokens")
+            # Some vocabularies put a space before a word that stands alone: what it decodes to is told apart by its letters only.
+            if len(tokens) == 1 and self.client.ask("/detokenize", {"tokens": tokens}, "content").strip() == word.strip():
+                return int(tokens[0])
+        raise ColdprefixError(
+            f"the model's vocabulary has no token for any of {list(FORCED_WORDS)}, so no generated token is sure to be complete UTF-8, and the "
+            "time of the first one would be lost; use phase3b, which needs none"
+        )
 
     def as_text(self, ids: list[int]) -> Rendered:
         text = self.client.ask("/detokenize", {"tokens": ids}, "content")
@@ -51,7 +64,7 @@ class LlamaWire(Wire):
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         rendered = self.render(prompt)
-        body: dict[str, Any] = {"stream": stream, **NEUTRAL, "ignore_eos": True, "logit_bias": [[FORCED_TOKEN, 1000]]}
+        body: dict[str, Any] = {"stream": stream, **NEUTRAL, "ignore_eos": True, "logit_bias": [[self.forced_token, 1000]]}
         body |= {"cache_prompt": self._prompt_cache}
         if self.form == "chat":
             body |= {"messages": rendered.value, "max_tokens": max_tokens, "timings_per_token": True}

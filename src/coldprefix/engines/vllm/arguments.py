@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from coldprefix.engines.vllm.engine import settings_of
@@ -14,12 +15,12 @@ from coldprefix.process.server import clean_environment
 def arguments(job: Job) -> dict[str, Any]:
     """Engine arguments by their Python names; the command line's are the same with dashes."""
     settings = settings_of(job)
-    dtype = {"cpu": "bfloat16", "cuda": "float16"}[job.accelerator] if settings.dtype == "auto" else settings.dtype
+    dtype = _dtype_of(job.accelerator) if settings.dtype == "auto" else settings.dtype
     context = settings.context_of(job.model.positions)
     result: dict[str, Any] = {
         "dtype": dtype,
         "max_model_len": context,
-        "max_num_batched_tokens": max(settings.batch_tokens, context),
+        "max_num_batched_tokens": settings.batch_tokens,
         "max_num_seqs": 1,  # one request at a time, as llama.cpp's one slot
         "enable_prefix_caching": settings.prefix_caching,
         "enforce_eager": settings.enforce_eager,
@@ -29,9 +30,26 @@ def arguments(job: Job) -> dict[str, Any]:
     }
     if settings.block_tokens != "auto":
         result["block_size"] = settings.block_tokens
+    if settings.kv_dtype != "auto":
+        result["kv_cache_dtype"] = settings.kv_dtype
+    if settings.retention_tokens:
+        result["prefix_cache_retention_interval"] = None if settings.retention_tokens == "all" else settings.retention_tokens
+    if not settings.hybrid_manager:
+        result["disable_hybrid_kv_cache_manager"] = True
     if job.accelerator == "cuda":
         result["kv_cache_memory_bytes"] = settings.kv_cache_gib * 2**30
     return result
+
+
+def _dtype_of(accelerator: str) -> str:
+    """16 bits where the hardware computes with them: a CPU without such instructions emulates them, four times slower than 32 bits."""
+    if accelerator == "cuda":
+        return "float16"
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        flags = set()
+    return "bfloat16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
 
 
 def environment(job: Job) -> dict[str, str]:
@@ -55,6 +73,16 @@ def environment(job: Job) -> dict[str, str]:
     return clean_environment(extra)
 
 
+def layers_of(config: dict[str, Any]) -> str:
+    """What kinds of layers a model's config.json names: "full" attention only, some with a "window", or some with "states"."""
+    config = config.get("text_config") or config
+    kinds = set(config.get("layer_types") or config.get("layers_block_type") or ())
+    if any(kind in str(kinds) for kind in ("linear", "mamba", "conv", "recurrent")) or "mamba" in str(config.get("model_type")):
+        return "states"
+    windows = config.get("sliding_window") and config.get("use_sliding_window") is not False
+    return "window" if "sliding_attention" in kinds or (windows and not kinds) else "full"
+
+
 def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
     """The settings that count, from vLLM's own VllmConfig as JSON (vllm/config/vllm.py).
 
@@ -76,6 +104,9 @@ def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
             # The pool is cut into whole blocks and vLLM does not report a block's bytes, so this is an upper bound.
             "kv_bytes_per_token_at_most": pool // (blocks * block_tokens) if pool and blocks else None,
             "kv_dtype": cache["cache_dtype"],
+            "retention_tokens": "all" if (kept := cache["prefix_cache_retention_interval"]) is None else kept,
+            "hybrid_manager": not scheduler["disable_hybrid_kv_cache_manager"],
+            "layers": layers_of(model["hf_config"]),
             "dtype": str(model["dtype"]).removeprefix("torch."),
             "enforce_eager": model["enforce_eager"],
             "threads": job.threads,

@@ -9,7 +9,9 @@ from typing import Any
 
 from coldprefix.engines.clock import Stopwatch, undisturbed
 from coldprefix.engines.contract import TOP, Completion, NextToken, Session
+from coldprefix.engines.reuse import Memory
 from coldprefix.engines.vllm.arguments import arguments, environment, settings_in_force
+from coldprefix.engines.vllm.reuse import memory_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.process.in_process import InProcess
@@ -32,10 +34,10 @@ class VllmPython(Session):
             self._llm = LLM(model=str(model), distributed_executor_backend="uni", disable_log_stats=False, **arguments(job))
         self.start_s = time.monotonic() - started
         self._requests = 0
+        self._in_force = self._read_in_force()
 
-    @property
-    def granularity(self) -> int:
-        return int(self._llm.llm_engine.vllm_config.cache_config.block_size)
+    def memory(self) -> Memory:
+        return memory_of(self._in_force)
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         engine = self._llm.llm_engine
@@ -86,13 +88,17 @@ class VllmPython(Session):
         if not self._llm.reset_prefix_cache():
             raise ColdprefixError("vLLM did not empty its prefix cache")
 
-    def in_force(self) -> dict[str, Any]:
-        import vllm as package
+    def _read_in_force(self) -> dict[str, Any]:
         from pydantic import TypeAdapter
         from vllm.config import VllmConfig
 
-        config = TypeAdapter(VllmConfig).dump_python(self._llm.llm_engine.vllm_config, mode="json", fallback=str)
-        return {**settings_in_force(config, self._job), "version": package.__version__, "command": None}
+        config = TypeAdapter(VllmConfig).dump_python(self._llm.llm_engine.vllm_config, mode="json", fallback=_plain)
+        return settings_in_force(config, self._job)
+
+    def in_force(self) -> dict[str, Any]:
+        import vllm as package
+
+        return {**self._in_force, "version": package.__version__, "command": None}
 
     def process_ids(self) -> list[int]:
         return []
@@ -100,3 +106,8 @@ class VllmPython(Session):
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
         self._here.close()
+
+
+def _plain(value: Any) -> Any:
+    """As `vllm serve` tells it: a model's own configuration by its entries, all else as text."""
+    return value.to_dict() if hasattr(value, "to_dict") else str(value)

@@ -16,13 +16,26 @@ class VllmSettings(EngineSettings):
     """Settings of vLLM, equal for `vllm serve` (phase1) and `LLM` (phase2)."""
 
     context_tokens: int = Field(ge=16, description="max_model_len, in tokens; capped at the model's positions.")
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(description="auto: bfloat16 on cpu, float16 on cuda.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        description="auto: float16 on cuda; on cpu bfloat16 where the CPU computes with it, else float32."
+    )
     prefix_caching: bool = Field(description="Automatic prefix caching. Off: nothing can hit.")
     block_tokens: Annotated[Literal["auto", 16, 32, 64, 128], BeforeValidator(as_number)] = Field(
         description="KV block size; auto is the engine's own (128 on cpu, 16 on cuda)."
     )
     kv_cache_gib: int = Field(ge=1, description="Memory of the KV block pool, in GiB.")
-    batch_tokens: int = Field(ge=16, description="max_num_batched_tokens: most tokens computed in one step.")
+    batch_tokens: int = Field(
+        ge=16,
+        description="max_num_batched_tokens: most tokens computed in one step; a longer prompt is computed in several (chunked prefill).",
+    )
+    kv_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] = Field(
+        description="Type of the cached keys and values; auto is that of the model. Not every platform has the others."
+    )
+    retention_tokens: Annotated[Literal["all"] | Annotated[int, Field(ge=0)], BeforeValidator(as_number)] = Field(
+        description="Where windows and states are kept (prefix_cache_retention_interval): 0 only before the end of a prompt and where two "
+        "have met; a multiple of the block also at its multiples; all at each block. Without effect for full attention, which keeps all.",
+    )
+    hybrid_manager: bool = Field(description="false caches windows as if they were full attention (--disable-hybrid-kv-cache-manager).")
     enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
     share_server: bool = Field(
         description="Cells of a run use the same `vllm serve` one after the other where their settings agree: its cache is emptied before "
@@ -44,13 +57,17 @@ class Vllm(Engine):
     interfaces = {"http": Interface("phase1", "#009E73", "o"), "python": Interface("phase2", "#56B4E9", "s")}  # noqa: RUF012
     must_agree = (
         *("context_tokens", "batch_tokens", "slots", "chunked_prefill", "prefix_caching", "block_tokens", "blocks", "dtype", "kv_dtype"),
-        *("enforce_eager", "threads", "version"),
+        *("retention_tokens", "hybrid_manager", "layers", "enforce_eager", "threads", "version"),
     )
     weights = "safetensors"
     caching = "prefix_caching"
 
     def environment(self, accelerator: str) -> str:
         return f"vllm-{accelerator}"
+
+    def least_reuse(self, settings: VllmSettings, accelerator: str) -> int:
+        default = 128 if accelerator == "cpu" else 16
+        return default if settings.block_tokens == "auto" else settings.block_tokens
 
     def shares_server(self, job: Job) -> bool:
         return settings_of(job).share_server and job.interface == "http"

@@ -11,7 +11,9 @@ from typing import Any
 
 from coldprefix.engines.client import Client
 from coldprefix.engines.contract import Completion, NextToken, Session
+from coldprefix.engines.reuse import Memory
 from coldprefix.engines.vllm.arguments import arguments, environment, settings_in_force
+from coldprefix.engines.vllm.reuse import memory_of
 from coldprefix.engines.vllm.wire import MODEL, VllmWire
 from coldprefix.engines.wire import CHAT_TEMPLATE
 from coldprefix.errors import ColdprefixError
@@ -38,7 +40,8 @@ class VllmServer(Session):
         command += ["--served-model-name", MODEL, "--enable-prompt-tokens-details", "--enable-per-request-metrics"]
         command += ["--disable-uvicorn-access-log"]
         # Given whether this job sends chats or not, so that all cells need the same server.
-        command += ["--chat-template", str(CHAT_TEMPLATE), "--chat-template-content-format", "string"]
+        command += [] if _has_template(model) else ["--chat-template", str(CHAT_TEMPLATE)]
+        command += ["--chat-template-content-format", "string"]
         self.command = command
         # The private folder, which goes with the server, is where vLLM's processes talk to each other and keep their temporary files:
         # where one of them is killed, they leave sockets and torchinductor's folder in /tmp otherwise.
@@ -71,9 +74,8 @@ class VllmServer(Session):
             )
         self.start_s = time.monotonic() - began
 
-    @property
-    def granularity(self) -> int:
-        return int(self._in_force["block_tokens"])
+    def memory(self) -> Memory:
+        return memory_of(self._in_force)
 
     def seen(self, prompt: Sequence[int]) -> list[int]:
         return self._wire.render(prompt).seen
@@ -102,3 +104,13 @@ class VllmServer(Session):
 
     def close(self) -> None:
         self._lease.close()
+
+
+def _has_template(model: Path) -> bool:
+    """Does the model in this folder bring a chat template of its own?"""
+    if (model / "chat_template.jinja").exists():
+        return True
+    try:
+        return bool(json.loads((model / "tokenizer_config.json").read_text()).get("chat_template"))
+    except (OSError, ValueError):
+        return False

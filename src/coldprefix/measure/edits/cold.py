@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from coldprefix.measure.edits import Edit, Tokens
+from coldprefix.measure.edits import Edit, Parts, Tokens
 
 
-def append_question(a: Tokens, b: Tokens, q: Tokens) -> Tokens:
+def append_question(parts: Parts) -> Tokens:
     """[A, B, Q], as of a hit"""
-    return a + b + q
+    return parts.warm + parts.q
 
 
 EDIT = Edit(append_question, "query [A, B, Q], of which nothing is cached", "#999999", "....", warmed=False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from coldprefix.measure.edits import Edit, Tokens
+from coldprefix.measure.edits import Edit, Parts, Tokens
 
 
-def drop_first_context(a: Tokens, b: Tokens, q: Tokens) -> Tokens:
+def drop_first_context(parts: Parts) -> Tokens:
     """[B, Q]"""
-    return b + q
+    return parts.b + parts.q
 
 
 EDIT = Edit(drop_first_context, "query [B, Q] after [A, B]", "#D55E00", "////")
