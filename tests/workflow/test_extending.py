@@ -24,7 +24,7 @@ model: own
 accelerator: cpu
 experiments: [main]
 phases: [phase4, phase3b]
-states: [hit, miss, prepend]
+states: [hit, miss, question_first]
 configurations: [A64_B32]
 question_tokens: 8
 processes: 3
@@ -121,12 +121,12 @@ def test_an_engine_runs_through_the_workflow_to_a_figure(extended: Extended, tri
 
 
 def test_an_edit_is_verified_and_drawn_beside_the_others(extended: Extended, trials: pl.DataFrame) -> None:
-    own = trials.filter(pl.col("state") == "prepend")
+    own = trials.filter(pl.col("state") == "question_first")
     assert set(own["phase"]) == {"phase3b", "phase4"} and own["valid"].all(), "on a real engine, too"
     assert set(own["stream_cached_tokens"]) == {0} and set(own["query_prompt_tokens"]) == {104}
     drawn = pl.read_csv(extended.folder / "figures/fig1_invalidation.csv", infer_schema_length=None)
     effects = drawn.filter(pl.col("metric") == "ttft_degradation_pct")
-    assert sorted(effects.select("phase", "state").rows()) == [(p, s) for p in ("phase3b", "phase4") for s in ("miss", "prepend")]
+    assert sorted(effects.select("phase", "state").rows()) == [(p, s) for p in ("phase3b", "phase4") for s in ("miss", "question_first")]
 
 
 def test_a_model_source_makes_the_model_that_is_measured(extended: Extended, finished: Path, trials: pl.DataFrame) -> None:
@@ -140,7 +140,7 @@ def test_a_claim_names_its_own_test_and_its_figure(extended: Extended) -> None:
     claims = pl.read_parquet(extended.folder / "results/claims.parquet")
     row = claims.filter(pl.col("id") == "X1").row(0, named=True)
     assert row["verdict"] == "supported" and row["effect"] == 100 and row["figure"] == "fig0_reuse"
-    assert row["rows"] == ["phase4/main/A64_B32/prepend"]
+    assert row["rows"] == ["phase4/main/A64_B32/question_first"]
 
 
 def test_a_figure_is_drawn_with_its_rows_and_its_caption(extended: Extended) -> None:
