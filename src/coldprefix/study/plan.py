@@ -45,6 +45,11 @@ class Plan:
     def phases(self) -> list[str]:
         return list(self.preflights)
 
+    @property
+    def accelerator(self) -> str:
+        """Where the engines run: "cpu" or "cuda"."""
+        return resolve_accelerator(self.config.accelerator)
+
     @cached_property
     def _cells(self) -> dict[tuple[str, str], list[str]]:
         found: dict[tuple[str, str], list[str]] = {}
@@ -152,7 +157,7 @@ def job_of(config: Config, cell: Cell) -> Job:
             "engine": backend.engine,
             "interface": backend.interface,
             "kinds": [kind.model_dump() for kind in kinds],
-            "model": _model_use(config.model_of(cell.phase), config.models[config.model_of(cell.phase)]),
+            "model": _model_use(config.model_of(cell.phase), config.models[config.model_of(cell.phase)], backend.engine),
             "accelerator": accelerator,
             "threads": resolve_threads(config.threads),
             "protocol": config.protocol_of(cell),
@@ -163,9 +168,11 @@ def job_of(config: Config, cell: Cell) -> Job:
     )
 
 
-def _model_use(name: str, entry: ModelEntry) -> ModelUse:
+def _model_use(name: str, entry: ModelEntry, engine: str) -> ModelUse:
     kept = {"source", "positions", "vocabulary"}
-    return ModelUse(name=name, random_weights=entry.random_weights, identity=entry.identity, **entry.model_dump(include=kept))
+    gguf_type = entry.gguf_type if registry.engine(engine).weights == "gguf" else None
+    own = {"random_weights": entry.random_weights, "identity": entry.identity, "gguf_type": gguf_type}
+    return ModelUse.model_validate({"name": name, **own, **entry.model_dump(include=kept)})
 
 
 @cache
