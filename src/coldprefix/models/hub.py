@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import NO_SPACE, ColdprefixError, no_space
 from coldprefix.files import sha256_of_file
 from coldprefix.models.contract import ModelEntry
 from coldprefix.models.convert import unpickle
@@ -169,7 +169,12 @@ def _copy(source: Path, target: Path) -> None:
             return
         except OSError:  # another file system, or one that cannot
             pass
-    shutil.copyfile(source, target)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise ColdprefixError(no_space(target)) from None
 
 
 def _fetch(name: str, model: HubModel, file: str) -> str:

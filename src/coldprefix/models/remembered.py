@@ -44,7 +44,7 @@ def remembered(path: Path, what: str, read: Callable[[Path], Any]) -> Any:
     value = _kept(kept, state)
     if value is None:
         value = read(path)
-        if time.time() - seen.st_mtime < SETTLED_S:
+        if abs(time.time() - seen.st_mtime) < SETTLED_S:
             return value
         write_json(kept, {**state, "value": value})
     _of_this_process[key] = value
