@@ -108,6 +108,7 @@ class ModelUse(Strict):
     identity: str  # sha256 over everything that decides its bytes
     positions: int
     vocabulary: int
+    gguf_type: str | None = None  # F16, Q4_K_M, ...: of the GGUF file that the engine loads; None: it loads safetensors
 
 
 class Cell(NamedTuple):

@@ -31,7 +31,7 @@ from coldprefix.engines.vllm.wire import VllmWire
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of
 from coldprefix.measure.verify import rejection
-from coldprefix.models.gguf import check_gguf
+from coldprefix.models.gguf_check import check_gguf
 from coldprefix.study.checks import parse
 
 CELL = "phase3a/A512_B256/hit"

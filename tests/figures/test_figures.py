@@ -306,6 +306,10 @@ def test_throughput_is_shown_where_enough_tokens_were_streamed(measured: Measure
 def test_captions_say_what_is_confounded(measured: Measure) -> None:
     data = measured("phase2", "phase3b")
     assert "vLLM bf16 against llama.cpp f16): compare within an engine" in captions.confounded(data.provenance)
+    for record in data.provenance:
+        job = record["job"]
+        job["model"]["gguf_type"] = "Q4_K_M" if job["engine"] == "llamacpp" else None
+    assert "vLLM bf16 against llama.cpp Q4_K_M)" in captions.confounded(data.provenance), "a quantised model is not called f16"
     assert captions.confounded(data.of(phase="phase2").provenance) == ""
     text = captions.counted(data.trials)
     assert text == f"{2 * fake_run.PROCESSES} engine processes and {2 * fake_run.PROCESSES * fake_run.TRIALS} trials for each value"

@@ -102,7 +102,7 @@ def _start(hub: HubServer, handler: type[_Handler]) -> _Server:
 
 
 def _is_large(file: str) -> bool:
-    return file.endswith((".safetensors", ".bin"))
+    return file.endswith((".safetensors", ".bin", ".gguf"))
 
 
 def etag_of(file: str, content: bytes) -> str:

@@ -23,8 +23,10 @@ import fault_table
 import pytest
 from conftest import ROOT
 from hub_server import Cut, HubServer, Repository
+from own_models import POSITIONS, TOKENS, write_gguf
 from safetensors.numpy import load_file
 
+from coldprefix.engines.contract import weights_of
 from coldprefix.job import Job
 from coldprefix.setup import environments
 
@@ -178,7 +180,6 @@ def test_nothing_is_left_of_an_incomplete_download(hub: HubServer, user: User) -
 
 def test_a_damaged_model_is_made_again(hub: HubServer, user: User) -> None:
     record = user.gets()
-    (user.model / "model.safetensors").unlink()  # it shares its bytes with the cache
     (user.model / "model.safetensors").write_bytes(WEIGHTS[:-1])
     assert user.gets() == record
     assert (user.model / "model.safetensors").read_bytes() == WEIGHTS
@@ -206,6 +207,40 @@ def test_wrong_checksum(hub: HubServer, user: User, file: str) -> None:
     assert file in [r.file for r in hub.sent()]
 
 
+def test_a_wrong_digit_in_config_yaml_leaves_the_cache_alone(hub: HubServer, user: User) -> None:
+    """It is the user's, shared by all their tools, and may be the last copy where there is no network."""
+    user.gets()
+    shutil.rmtree(user.models)
+    blobs = {path: path.read_bytes() for path in user.folder.glob("hf/hub/*/blobs/*")}
+    assert len(blobs) == len(FILES)
+    wrong = entry()
+    wrong["files"]["model.safetensors"] = sha256(b"something else")
+    message = user.fails(wrong, HF_HUB_OFFLINE="1")
+    says(message, sha256(WEIGHTS), sha256(b"something else"), "correct config.yaml")
+    assert {path: path.read_bytes() for path in user.folder.glob("hf/hub/*/blobs/*")} == blobs
+    user.gets(HF_HUB_OFFLINE="1")
+
+
+def test_a_model_shares_nothing_with_the_cache(user: User) -> None:
+    """Who edits models/NAME must not edit what other tools read."""
+    user.gets()
+    for file in FILES:
+        assert (user.model / file).stat().st_nlink == 1 and not (user.model / file).is_symlink()
+    (user.model / "config.json").write_text("{}")
+    assert {path.read_bytes() for path in user.folder.glob("hf/hub/*/blobs/*")} == set(FILES.values())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_is_not_what_the_hub_calls_it_is_never_recorded(hub: HubServer, user: User, file: str) -> None:
+    """Not even where config.yaml has no checksum: a blob's name says what is in it."""
+    model = entry(dict.fromkeys(FILES))
+    hub.damaged = {file}
+    says(user.fails(model), file, "is not what the Hub calls it", "run again")
+    assert not user.first.exists()
+    hub.damaged = set()
+    assert user.gets(model)["files"][file]["sha256"] == sha256(FILES[file])
+
+
 def test_file_without_checksum(hub: HubServer, user: User, make_job: Callable[..., Job]) -> None:
     """The first download records it and says so; later ones must agree."""
     model = entry({**FILES, "config.json": None})
@@ -225,7 +260,13 @@ def test_file_without_checksum(hub: HubServer, user: User, make_job: Callable[..
         says(message, user.first.name)
     assert json.loads(user.first.read_text()) == first
 
-    hub.repositories[REPOSITORY].files[REVISION] = FILES  # the damaged file is not found in the cache again
+    # Whole as the Hub sent it, so it stays in the cache; who believes that it is the file which is wrong deletes it there.
+    hub.repositories[REPOSITORY].files[REVISION] = FILES
+    message = user.fails(model)
+    says(message, "delete ")
+    blob = Path(re.findall(r"to download it anew, delete (\S+),", message)[0])
+    assert blob.read_bytes() == changed and blob.is_relative_to(user.folder / "hf")
+    blob.unlink()
     done = user.prepare(model)
     assert done.returncode == 0, done.stderr
     assert "no checksum" not in done.stderr
@@ -246,6 +287,34 @@ def test_first_downloads_are_those_of_a_revision(hub: HubServer, user: User) -> 
     user.forget()
     hub.repositories[REPOSITORY].files[newer]["more.json"] = b"2"
     assert "more.json" in user.fails(more)
+
+
+# --- GGUF files ---
+
+
+@pytest.mark.parametrize("per_part", [0, 1])
+def test_gguf_files_are_downloaded_in_the_place_of_safetensors(hub: HubServer, user: User, per_part: int) -> None:
+    first = write_gguf(user.folder / "made" / "m-Q8_0.gguf", per_part=per_part)
+    files: dict[str, bytes | None] = {path.name: path.read_bytes() for path in sorted(first.parent.iterdir())}
+    hub.repositories[REPOSITORY].files[REVISION] = {file: content for file, content in files.items() if content}
+    shape = {"architecture": "llama", "positions": POSITIONS, "vocabulary": TOKENS}
+    record = user.gets(entry(files, **shape))
+    assert record["weights"] == {"gguf": f"{NAME}/{first.name}"}
+    assert (weights_of(user.models, NAME, "gguf")).read_bytes() == first.read_bytes()
+    done = user.run("prepare_model.py", NAME, "--plan", user.plan(entry(files, **shape)), "--weights", "gguf", "--record", user.record)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(user.record.read_text())["file_type"] == "Q8_0"
+    user.forget()
+    assert user.fails(entry(files, **{**shape, "positions": 64})) == (
+        f"models.{NAME}.positions is 64, the model's GGUF file says {POSITIONS}; correct config.yaml"
+    )
+
+
+def test_a_gguf_file_that_the_hub_has_in_part_only_is_refused(hub: HubServer, user: User) -> None:
+    whole = write_gguf(user.folder / "made" / "m.gguf").read_bytes()
+    hub.repositories[REPOSITORY].files[REVISION] = {"m.gguf": whole[:-40]}
+    shape = {"architecture": "llama", "positions": POSITIONS, "vocabulary": TOKENS}
+    assert "not a whole one" in user.fails(entry({"m.gguf": whole[:-40]}, **shape))
 
 
 # --- the connection ---

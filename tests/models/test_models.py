@@ -18,10 +18,12 @@ import pytest
 from conftest import ROOT, SAME_PATH
 from safetensors.numpy import load_file, save_file
 
+from coldprefix.engines.contract import weights_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of_file
 from coldprefix.models import prepare, standin
-from coldprefix.models.gguf import check_gguf
+from coldprefix.models.folder import FolderModel
+from coldprefix.models.gguf_check import check_gguf
 from coldprefix.models.standin import StandinModel
 from coldprefix.models.standin_shapes import SHAPES
 from coldprefix.study.checks import load
@@ -214,6 +216,37 @@ def test_weights_in_several_files_are_compared_too(made: Path, tmp_path: Path) -
     (folder / "model-1-of-2.safetensors").write_bytes(b"junk")
     with pytest.raises(ColdprefixError, match=r"the weights in .* cannot be read"):
         check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+
+
+def test_a_converted_model_is_quantised_by_the_build_s_own_program(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "models")
+    small = _tiny().model_copy(update={"quantise": "Q8_0"})
+    record = prepare.ensure_gguf("gpt2-tiny", small, tmp_path / "models")
+    path = weights_of(tmp_path / "models", "gpt2-tiny", "gguf")
+    assert path == tmp_path / "models" / "gpt2-tiny-Q8_0.gguf"
+    assert (record["file_type"], record["tensors"], record["context_tokens"]) == ("Q8_0", 28, 1024)
+    assert record["sha256"] == sha256_of_file(path) and record["bytes"] < 0.6 * (path.parent / "gpt2-tiny-F16.gguf").stat().st_size
+    seen = path.stat()
+    assert prepare.ensure_gguf("gpt2-tiny", small, tmp_path / "models") == record
+    assert path.stat() == seen, "made once"
+    prepare.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
+    assert weights_of(tmp_path / "models", "gpt2-tiny", "gguf") == tmp_path / "models" / "gpt2-tiny-F16.gguf"
+
+
+def test_a_folder_of_one_s_own_is_converted_elsewhere(made: Path, tmp_path: Path) -> None:
+    """In several files, as large models are; nothing is written beside them."""
+    place = tmp_path / "own"
+    shutil.copytree(made / "gpt2-tiny", place, ignore=shutil.ignore_patterns("coldprefix.json", "model.safetensors"))
+    tensors = load_file(made / "gpt2-tiny" / "model.safetensors")
+    names = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
+    for file in set(names.values()):
+        save_file({name: tensors[name] for name in tensors if names[name] == file}, place / file, metadata={"format": "pt"})
+    (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    before = {path: path.stat() for path in place.iterdir()}
+    record = prepare.ensure_gguf("x", FolderModel.model_validate({"source": "folder", "path": str(place)}), tmp_path / "models")
+    assert (record["tensors"], record["architecture"]) == (28, "gpt2")
+    assert sha256_of_file(tmp_path / "models" / "x-F16.gguf") == record["sha256"]
+    assert {path: path.stat() for path in place.iterdir()} == before
 
 
 def test_the_converter_sees_no_token_and_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

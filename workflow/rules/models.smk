@@ -1,4 +1,4 @@
-# Models: safetensors from the Hub or generated, and GGUF F16 for llama.cpp. The outputs are small records.
+# Models: safetensors from the Hub, generated or of this machine, and GGUF for llama.cpp. The outputs are small records.
 
 
 rule model:
@@ -21,7 +21,9 @@ rule gguf:
     priority: 90
     params:
         entry=lambda wildcards: STUDY.config.models[wildcards.model].identity,
+        accelerator=STUDY.accelerator,
     message:
-        "converting the model {wildcards.model} to GGUF F16"
+        "preparing the GGUF file of the model {wildcards.model}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --plan {PLAN:q} --weights gguf --record {output:q}"
+        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --plan {PLAN:q} --weights gguf --accelerator {params.accelerator}"
+        " --record {output:q}"

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.engines import contract
+from coldprefix.errors import ColdprefixError
 from coldprefix.files import read_json
 from coldprefix.job import read_job
 from coldprefix.models.prepare import ensure_weights
@@ -41,7 +42,10 @@ def main() -> None:
     python = ensure_environment(job.environment) / "bin" / "python"
     engine.build(job.accelerator)
     model = registry.source(entry["source"]).model_validate(entry)
-    ensure_weights(job.model.name, model, arguments.models, engine.weights, read_json(known) if known.exists() else None)
+    if model.identity != job.model.identity:
+        raise ColdprefixError(f"the model {job.model.name} has changed since this run began; run snakemake again")
+    earlier = read_json(known) if known.exists() else None
+    ensure_weights(job.model.name, model, arguments.models, engine.weights, earlier, job.accelerator)
     program = Path(__file__).with_name(f"{arguments.program}.py")
     os.execv(python, [str(python), str(program), *sys.argv[2:]])  # noqa: S606  (a program of ours, no shell)
 

@@ -1,4 +1,4 @@
-"""Make a model exist in models/: download or generate it, and convert it for an engine that takes GGUF.
+"""Make a model exist: download, generate or find it, and convert and quantise it for an engine that takes GGUF.
 
 python prepare_model.py NAME --plan PLAN [--weights gguf] --record OUT.json
 """
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, required=True, help="results/plan.json, which snakemake writes")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--weights", choices=["safetensors", "gguf"], default="safetensors")
+    parser.add_argument("--accelerator", choices=["cpu", "cuda"], default="cpu", help="whose build of llama.cpp quantises")
     parser.add_argument("--downloads", type=Path, default=Path("results/setup/downloads"), help="what earlier downloads were")
     parser.add_argument("--record", type=Path, required=True)
     arguments = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> None:
         else:
             write_json(known, record)
     if arguments.weights == "gguf":
-        record = ensure_gguf(arguments.name, model, arguments.models)
+        record = ensure_gguf(arguments.name, model, arguments.models, arguments.accelerator)
     write_json(arguments.record, record)
 
 

@@ -29,6 +29,32 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     *((f"models.NAME (source: {name})", registry.source(name)) for name in registry.SOURCES),
 ]
 
+OWN_MODEL = """
+## A model of your own
+
+It is used where it lies: never copied or changed, and nothing is written beside it. What it is called in results is its file's name.
+
+    snakemake --config model=/path/to/model-Q4_K_M.gguf phases=phase3a,phase3b   # GGUF of any type; of a split file its first part
+    snakemake --config model=/path/to/folder                                     # safetensors, config.json and tokenizer: all phases
+    snakemake --config 'phase_models={phase3a: ./model.gguf, phase3b: ./model.gguf}' model=./folder   # both
+
+The same as entries of `models`, with one that quantises what it converts, for the llama.cpp phases:
+
+    models:
+      mine: {source: folder, path: /path/to/folder}
+      mine-q4: {source: folder, path: /path/to/folder, quantise: Q4_K_M}
+      theirs: {source: gguf, path: /path/to/model-00001-of-00003.gguf}
+
+From the Hub, in a GGUF file of its own:
+
+    models:
+      small: {source: hub, repository: owner/name, revision: FULL_COMMIT_HASH, architecture: llama, positions: 8192, vocabulary: 32000,
+              files: {model-Q8_0.gguf: null}}
+
+Architecture, positions and vocabulary are read from a model of this machine; an entry gives what its config.json leaves out (`positions`
+of a Mamba). The sha256 of its files is its identity: a changed file is measured again.
+""".splitlines()
+
 
 def _type_text(schema: dict[str, Any]) -> str:
     """A JSON schema's type as words."""
@@ -57,6 +83,7 @@ def configuration_page() -> str:
         "",
         "    snakemake --config trials=5 phases=phase3a,phase3b        # single values",
         "    snakemake --configfile my.yaml                            # a file with only the keys that differ",
+        *OWN_MODEL,
     ]
     for name, model in SECTIONS:
         title = f"`{name}`" if name else "Top level"

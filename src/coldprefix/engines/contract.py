@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from coldprefix.engines.reuse import Memory
+from coldprefix.errors import ColdprefixError
+from coldprefix.files import read_json
 from coldprefix.job import Job
 from coldprefix.process.identity import born
 from coldprefix.strict import Strict
@@ -235,9 +237,22 @@ class Engine(ABC):
         """
 
 
+RECORD = "coldprefix.json"  # inside a model's folder in models/: what it is made of, and where its weights are
+
+
 def weights_of(models: Path, name: str, kind: str) -> Path:
-    """What an engine loads of the model ``name`` in the folder ``models``: its folder of "safetensors", or its "gguf" file."""
-    return models / (f"{name}-F16.gguf" if kind == "gguf" else name)
+    """What an engine loads of the model ``name``: its folder of "safetensors", or its "gguf" file, of a split one the first.
+
+    Args:
+        models: the folder that holds the models' folders; a model of the user's own lies elsewhere, and only its record is there.
+
+    Raises:
+        ColdprefixError: there is no such model, or it has no weights of this kind.
+    """
+    found = read_json(models / name / RECORD, "Run snakemake, which makes the model.").get("weights", {}).get(kind)
+    if not found:
+        raise ColdprefixError(f"{models / name / RECORD} knows no {kind} weights of the model {name}. Run snakemake, which makes them.")
+    return models / str(found)
 
 
 def load(name: str) -> Engine:

@@ -13,7 +13,7 @@ from coldprefix.study import registry
 
 INTERVAL = "95 % interval over engine processes (Student's t)"
 CELL = ["phase", "variant", "configuration", "state"]
-SHORT_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+SHORT_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32", "BF16": "bf16", "F16": "f16", "F32": "f32"}
 
 
 def note(figure: Figure, text: str, size: float) -> None:
@@ -64,8 +64,8 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def _type(record: Mapping[str, Any]) -> str:
-    """Of the weights. The workflow gives llama.cpp a GGUF of 16-bit floats (models/), vLLM says what it has in force."""
-    dtype = record["in_force"].get("dtype") or record["job"]["settings"].get("dtype")
+    """Of the weights: that of the GGUF file which llama.cpp loads; vLLM says what it has in force."""
+    dtype = record["job"]["model"].get("gguf_type") or record["in_force"].get("dtype") or record["job"]["settings"].get("dtype")
     if dtype == "auto":  # as docs/configuration.md describes it
         dtype = "bfloat16" if record["job"]["accelerator"] == "cpu" else "float16"
     return SHORT_TYPES.get(dtype, dtype) if dtype else "f16"

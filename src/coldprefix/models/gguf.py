@@ -1,134 +1,59 @@
-"""Reads a GGUF file back with `gguf` and compares it with the model it was made from.
-
-The format has no checksum and `gguf` no validator, so this checks what could be wrong: the metadata against config.json,
-each tensor's shape and type, that the file ends where its last tensor ends, that all values are finite, and for GPT-2 that
-each tensor holds the original's values rounded to half precision.
-"""
+"""A GGUF file of this machine, of any type and from anywhere, for the llama.cpp phases."""
 
 from __future__ import annotations
 
-import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
 from coldprefix.errors import ColdprefixError
+from coldprefix.models.gguf_file import Header, parts_of, read_header, read_whole
+from coldprefix.models.local import LocalModel, absolute
+from coldprefix.models.remembered import remembered
 
-# GPT-2's tensors: GGUF name, original name, stored transposed (Conv1D is input x output, GGUF's Linear the other way).
-GPT2_BLOCK = {
-    "attn_norm": ("ln_1", False),
-    "attn_qkv": ("attn.c_attn", True),
-    "attn_output": ("attn.c_proj", True),
-    "ffn_norm": ("ln_2", False),
-    "ffn_up": ("mlp.c_fc", True),
-    "ffn_down": ("mlp.c_proj", True),
-}
+HEADER = "gguf-1"  # raise the number when read_header says something else
 
 
-def gpt2_names(layers: int) -> dict[str, tuple[str, bool]]:
-    """GGUF tensor name: (safetensors name, transposed)."""
-    names = {"token_embd.weight": ("wte.weight", False), "position_embd.weight": ("wpe.weight", False)}
-    for kind in ("weight", "bias"):
-        names[f"output_norm.{kind}"] = (f"ln_f.{kind}", False)
-        for i in range(layers):
-            for gguf, (original, transposed) in GPT2_BLOCK.items():
-                names[f"blk.{i}.{gguf}.{kind}"] = (f"h.{i}.{original}.{kind}", transposed and kind == "weight")
-    return names
+class GgufModel(LocalModel):
+    """A GGUF file of this machine, of any quantisation, used where it is; for llama.cpp only."""
+
+    source: Literal["gguf"]
+    path: str = Field(
+        min_length=1, description="The file; of a split one the first (NAME-00001-of-00003.gguf), beside which the others lie."
+    )
+
+    @property
+    def gguf(self) -> str:
+        return str(absolute(self.path))
+
+    @property
+    def gguf_type(self) -> str:
+        return str(header_at(self.place)["file_type"])
+
+    @classmethod
+    def told_at(cls, place: Path) -> dict[str, Any]:
+        return header_at(place)
+
+    def files(self) -> list[Path]:
+        return [self.place.with_name(part) for part in parts_of(self.place.name)]
+
+    def content(self) -> dict[str, str]:
+        """By number: a file that is renamed is the same model."""
+        return {str(number): sha256 for number, sha256 in enumerate(super().content().values())}
+
+    def fill(self, name: str, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
+        """Nothing is written. That the file is whole was seen when its header was read."""
+        return {}
 
 
-def check_gguf(path: Path, model: Path) -> dict[str, Any]:
-    """Check ``path`` against the safetensors model in the folder ``model``.
+def header_at(first: Path) -> Header:
+    """As `read_whole`, the headers being read once. Raises ColdprefixError: see there."""
+    if first.is_dir():
+        raise ColdprefixError(f"{first} is a folder; name a .gguf file of it, or write source: folder")
 
-    Returns:
-        {"architecture", "tensors", "file_type", "context_tokens"} for the record.
+    def header_of(path: Path) -> Header:
+        found: Header = remembered(path, HEADER, read_header)
+        return found
 
-    Raises:
-        ColdprefixError: names the file, the tensor or key, what it is and what it should be.
-    """
-    try:
-        return _check(path, model)
-    # Whatever `gguf` stumbles over in a damaged file is one error.
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise ColdprefixError(f"{path} is not a readable GGUF file: {error!r}") from error
-
-
-def _check(path: Path, model: Path) -> dict[str, Any]:
-    from gguf import GGUFReader
-
-    config = json.loads((model / "config.json").read_text())
-    try:
-        reader = GGUFReader(path)
-    except (OSError, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ColdprefixError(f"{path} is not a readable GGUF file: {error}") from error
-
-    def field(key: str) -> Any:
-        if key not in reader.fields:
-            raise ColdprefixError(f"{path} lacks the key {key}")
-        return reader.fields[key].contents()
-
-    architecture = str(field("general.architecture"))
-
-    def expect(key: str, *names: str) -> None:
-        wanted = next((config[n] for n in names if n in config), None)
-        if wanted is not None and field(f"{architecture}.{key}") != wanted:
-            raise ColdprefixError(f"{path}: {architecture}.{key} is {field(f'{architecture}.{key}')}, config.json says {wanted}")
-
-    expect("block_count", "n_layer", "num_hidden_layers")
-    expect("context_length", "n_positions", "max_position_embeddings")
-    expect("embedding_length", "n_embd", "hidden_size")
-    expect("attention.head_count", "n_head", "num_attention_heads")
-    if field("general.file_type") != 1:
-        raise ColdprefixError(f"{path}: general.file_type is {field('general.file_type')}, F16 is 1")
-    end = max(int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors)
-    if path.stat().st_size != end:
-        raise ColdprefixError(f"{path} has {path.stat().st_size} bytes, its tensors end at {end}: it is truncated or has been added to")
-    for tensor in reader.tensors:
-        if tensor.tensor_type.name not in ("F16", "F32"):
-            raise ColdprefixError(f"{path}: {tensor.name} is {tensor.tensor_type.name}, not F16 or F32")
-        if not np.isfinite(tensor.data).all():
-            raise ColdprefixError(f"{path}: {tensor.name} holds values that are not finite")
-    if architecture == "gpt2":
-        _compare_gpt2(path, {tensor.name: tensor for tensor in reader.tensors}, model, config["n_layer"])
-    return {
-        "architecture": architecture,
-        "tensors": len(reader.tensors),
-        "file_type": "F16",
-        "context_tokens": int(field(f"{architecture}.context_length")),
-    }
-
-
-def _compare_gpt2(path: Path, tensors: dict[str, Any], model: Path, layers: int) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    names = gpt2_names(layers)
-    # The output projection is tied to the token embeddings; converters may write it out.
-    unknown = set(tensors) - set(names) - {"output.weight"}
-    missing = set(names) - set(tensors)
-    if unknown or missing:
-        raise ColdprefixError(f"{path}: tensors missing: {sorted(missing)}; not of GPT-2: {sorted(unknown)}")
-    with ExitStack() as stack:
-        originals: dict[str, Any] = {}  # by tensor: the file that holds it
-        try:
-            for file in sorted(model.glob("*.safetensors")):
-                opened = stack.enter_context(safe_open(file, framework="numpy"))
-                originals |= dict.fromkeys(opened.keys(), opened)
-        except (OSError, SafetensorError) as error:
-            raise ColdprefixError(f"the weights in {model} cannot be read: {error}") from None
-        for name, (original, transposed) in names.items():
-            # Some exports, e.g. of fine-tuned models, carry the prefix of the whole model.
-            key = next((k for k in (original, f"transformer.{original}") if k in originals), None)
-            if key is None:
-                raise ColdprefixError(f"the safetensors in {model} hold no {original}, which a GPT-2 has")
-            try:
-                wanted: NDArray[Any] = originals[key].get_tensor(key)
-            except (TypeError, SafetensorError) as error:
-                raise ColdprefixError(f"cannot compare {key} of {model} with the GGUF file ({error}): is it F32 or F16?") from None
-            wanted = wanted.T if transposed else wanted
-            stored: NDArray[Any] = tensors[name].data
-            if tuple(stored.shape) != tuple(wanted.shape):
-                raise ColdprefixError(f"{path}: {name} has the shape {tuple(stored.shape)}, {original} has {tuple(wanted.shape)}")
-            if not np.array_equal(stored, wanted.astype(stored.dtype)):
-                raise ColdprefixError(f"{path}: {name} does not hold the values of {original}")
+    return read_whole(first, header_of)

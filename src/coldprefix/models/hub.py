@@ -6,7 +6,8 @@ cache of the user's other tools, and resumes a file whose connection breaks. A f
 
 from __future__ import annotations
 
-import os
+import fcntl
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import NO_SPACE, ColdprefixError, no_space
 from coldprefix.files import sha256_of_file
 from coldprefix.models.contract import ModelEntry
 from coldprefix.models.convert import unpickle
+from coldprefix.models.gguf_file import parts_of
 from coldprefix.setup.building import say
 
 if TYPE_CHECKING:
     import httpx2
 
 RESETS = 3  # of the connection, per file
+FICLONE = 0x40049409  # of Linux's ioctl: a file that shares its blocks with another until one of them is changed
+TYPE = re.compile(r"(?i)(?<![a-z0-9])(i?q\d_\w+|[bf]+(?:16|32)|mxfp4\w*)(?![a-z0-9])")  # in the name of a GGUF file
 NO_NETWORK = "The stand-in models need no network (model: gpt2-standin)"
 
 
@@ -35,7 +39,9 @@ class HubModel(ModelEntry):
     repository: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="owner/name")
     revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="A full commit hash, never a branch: a branch moves.")
     files: dict[str, str | None] = Field(
-        min_length=2, description="File name: sha256. Null: the first download records it, says so, and later ones must agree."
+        min_length=1,
+        description="File name: sha256. Null: the first download records it, says so, and later ones must agree. Safetensors with config.json "
+        "and tokenizer; or a GGUF file, with all its parts if it is split, for the llama.cpp phases only.",
     )
     convert_pickle: str | None = Field(
         default=None,
@@ -47,7 +53,20 @@ class HubModel(ModelEntry):
     def origin(self) -> str:
         return f"{self.repository}@{self.revision}"
 
+    @property
+    def gguf(self) -> str | None:
+        return next((file for file in sorted(self.files) if file.endswith(".gguf")), None)
+
+    @property
+    def gguf_type(self) -> str:
+        """As the name of the file says it: the plan is made before it is downloaded."""
+        if self.gguf is None:
+            return super().gguf_type
+        named = TYPE.findall(Path(self.gguf).name)
+        return str(named[-1]).upper() if named else "GGUF"
+
     def problems(self) -> Iterator[str]:
+        yield from super().problems()
         for file in self.files:
             if file.startswith(("/", "-")) or ".." in Path(file).parts or not re.fullmatch(r"[\w./-]+", file):
                 yield f"files: {file!r} is not the name of a file inside the repository"
@@ -61,10 +80,25 @@ class HubModel(ModelEntry):
                 yield f"files.{file}: {sha256!r} is not a sha256 (64 hex digits); write null if it is not known"
         if self.convert_pickle and self.convert_pickle not in self.files:
             yield f"convert_pickle: {self.convert_pickle!r} is not among files"
+        yield from self._gguf_problems(self.gguf) if self.gguf else self._safetensors_problems()
+
+    def _safetensors_problems(self) -> Iterator[str]:
         if not self.convert_pickle and not any(file.endswith(".safetensors") for file in self.files):
-            yield "files: no .safetensors file among them; weights are read from safetensors only"
+            yield "files: no .safetensors file among them; weights are read from safetensors or GGUF only"
         if "config.json" not in self.files:
             yield "files: config.json is missing; every engine needs it"
+
+    def _gguf_problems(self, first: str) -> Iterator[str]:
+        if self.convert_pickle or any(file.endswith(".safetensors") for file in self.files):
+            yield "files: a GGUF file beside other weights; write an entry for each"
+        try:
+            wanted = {str(Path(first).with_name(part)) for part in parts_of(Path(first).name)}
+        except ColdprefixError as error:
+            yield f"files: {error}"
+            return
+        if wanted != (found := {file for file in self.files if file.endswith(".gguf")}):
+            other = ", ".join(sorted(wanted ^ found))
+            yield f"files: a model is one GGUF file, or all parts of one that is split; of {first} it is not: {other}"
 
     def fill(self, name: str, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
         say(f"model {name}: {self.repository} at {self.revision[:12]}")
@@ -93,25 +127,54 @@ def download(name: str, model: HubModel, folder: Path, recorded: dict[str, str])
     """
     found = {}
     for file, expected in model.files.items():
-        cached = Path(_fetch(name, model, file))
+        cached = Path(_fetch(name, model, file)).resolve()
+        where = f"{file} of {model.repository} at {model.revision[:12]}"
         sha256 = sha256_of_file(cached)
-        wanted = expected or recorded.get(file, sha256)
-        if sha256 != wanted:
-            cached.resolve().unlink()  # a bad file must not be found in the cache again
-            source = f"config.yaml says {wanted} (models.{name}.files)" if expected else f"the first download had {wanted}"
-            advice = "" if expected else f"; to accept it as it is now, delete results/setup/downloads/{name}.json"
+        wanted = expected or recorded.get(file)
+        source = f"config.yaml says {wanted} (models.{name}.files)" if expected else f"the first download had {wanted}"
+        if sha256 != wanted and not _is_what_it_is_called(cached, sha256):
+            cached.unlink()  # nobody can use it, and it must not be found again
             raise ColdprefixError(
-                f"{file} of {model.repository} at {model.revision[:12]} has the sha256 {sha256}, {source}. It was removed from the cache; "
-                f"run again to download it anew. If that does not help, the file has changed, which a pinned revision must not{advice}."
+                f"{where} has the sha256 {sha256}{f', {source}' if wanted else ''}, and is not what the Hub calls it ({cached.name}): it was "
+                "damaged on its way, or in the cache, and was removed from there; run again to download it anew"
+            )
+        if wanted and sha256 != wanted:
+            advice = "correct config.yaml" if expected else f"to accept it as it is now, delete results/setup/downloads/{name}.json"
+            raise ColdprefixError(
+                f"{where} has the sha256 {sha256}, {source}. Either that is wrong: {advice}. Or the file is: a pinned revision must not change; "
+                f"to download it anew, delete {cached}, which your other tools use, too"
             )
         target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(cached.resolve(), target)
-        except OSError:  # another file system
-            shutil.copyfile(cached, target)
+        _copy(cached, target)
         found[file] = sha256
     return found
+
+
+def _is_what_it_is_called(blob: Path, sha256: str) -> bool:
+    """The Hub calls a file in large file storage by its sha256, any other by git's sha1. What has another name says nothing of itself."""
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name == sha256
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name):
+        content = blob.read_bytes()
+        return blob.name == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file of its own, since the cache is the user's: who edits a model must not edit that. It takes no space where the file system can."""
+    with open(source, "rb") as old, open(target, "wb") as new:
+        try:
+            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+            return
+        except OSError:  # another file system, or one that cannot
+            pass
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise ColdprefixError(no_space(target)) from None
 
 
 def _fetch(name: str, model: HubModel, file: str) -> str:

@@ -1,34 +1,42 @@
-"""Makes a model exist in models/: as safetensors, from its source, and as GGUF F16 for llama.cpp."""
+"""Makes a model exist: as safetensors, from its source, and as GGUF for llama.cpp, converted and quantised if it is asked for.
+
+In models/ are a folder for each model, with its record, and the GGUF files that were made. A model that lies elsewhere on this machine is
+used there; of it, only the record is in models/.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from coldprefix.engines.contract import weights_of
+from coldprefix.engines.contract import RECORD, weights_of
 from coldprefix.engines.llamacpp.build import source_key
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import left_behind, partial_of, sha256_of, sha256_of_file, whole, write_json
+from coldprefix.models.config_json import check_no_code, check_told, read_config, told
 from coldprefix.models.contract import ModelEntry
-from coldprefix.models.convert import convert
-from coldprefix.models.gguf import check_gguf
+from coldprefix.models.convert import convert, quantise
+from coldprefix.models.gguf import header_at
+from coldprefix.models.gguf_check import check_gguf
+from coldprefix.models.gguf_file import Header, read_header, read_whole
+from coldprefix.models.local import LocalModel
 from coldprefix.setup.building import locked, say
 
-RECORD = "coldprefix.json"  # inside the model's folder; written last
 
-
-def ensure_weights(name: str, model: ModelEntry, models: Path, kind: str, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+def ensure_weights(
+    name: str, model: ModelEntry, models: Path, kind: str, earlier: dict[str, Any] | None = None, accelerator: str = "cpu"
+) -> dict[str, Any]:
     """Make what `weights_of` names exist and return its record. Raises ColdprefixError: see below."""
     record = ensure_model(name, model, models, earlier)
-    return ensure_gguf(name, model, models) if kind == "gguf" else record
+    return ensure_gguf(name, model, models, accelerator) if kind == "gguf" else record
 
 
 def ensure_model(name: str, model: ModelEntry, models: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
     """Make ``models/<name>`` exist and return its record: name, source, identity, files
-    ({name: {bytes, sha256}}), pickles ({name: sha256} of weights that came as one) and origin (see ModelEntry).
+    ({name: {bytes, sha256}}), pickles ({name: sha256} of weights that came as one), origin (see ModelEntry) and weights (see `weights_of`).
 
     Args:
         earlier: the record of an earlier run; a new download from the same origin must repeat its checksums.
@@ -36,36 +44,71 @@ def ensure_model(name: str, model: ModelEntry, models: Path, earlier: dict[str, 
     Raises:
         ColdprefixError: see the `fill` of the model's source; files that are not what config.yaml says, or ask for code to be run.
     """
-    folder = weights_of(models, name, "safetensors")
-    if not _is_complete(folder, model.identity):
+    folder = models / name
+    weights = _places(name, model)
+    if (record := _known(folder, model)) is None:
         with locked(models / f".{name}.lock"):
-            if not _is_complete(folder, model.identity):
-                _make(name, model, folder, earlier if earlier and earlier.get("origin") == model.origin else {})
-    result: dict[str, Any] = json.loads((folder / RECORD).read_text())
-    return result
+            if (record := _known(folder, model)) is None:
+                record = _make(name, model, folder, earlier if earlier and earlier.get("origin") == model.origin else {})
+    if record.get("weights") != weights:  # another type is asked for, or a folder of the user's was moved
+        record = {**record, "weights": weights}
+        write_json(folder / RECORD, record)
+    return record
 
 
-def ensure_gguf(name: str, model: ModelEntry, models: Path) -> dict[str, Any]:
-    """Make ``models/<name>-F16.gguf`` exist, converted by the llama.cpp that runs it, and return its record.
+def ensure_gguf(name: str, model: ModelEntry, models: Path, accelerator: str = "cpu") -> dict[str, Any]:
+    """Make the model's GGUF file exist and return its record: name, bytes and sha256 (of all parts together), architecture, tensors, file_type,
+    context_tokens. What is made lies in models/: converted by the llama.cpp that runs it, to F16, and from that quantised.
+
+    Args:
+        accelerator: "cpu" or "cuda": whose build of llama.cpp quantises.
 
     Raises:
-        ColdprefixError: the converter refused the model, or the file is not what the model says (gguf.py).
+        ColdprefixError: the converter or llama-quantize refused the model, or the file is not what the model says (gguf_check.py).
     """
-    identity = ensure_model(name, model, models)["identity"]
-    key = sha256_of(f"{identity} {source_key()}".encode())
-    target = weights_of(models, name, "gguf")
-    if (record := _known_gguf(target, key)) is not None:
-        return record
-    with locked(models / f".{name}.lock"):
-        if (record := _known_gguf(target, key)) is not None:
-            return record
+    record = ensure_model(name, model, models)
+    if model.gguf:
+        first = weights_of(models, name, "gguf")
+        parts = [entry for file, entry in record["files"].items() if file.endswith(".gguf")]
+        sha256 = parts[0]["sha256"] if len(parts) == 1 else sha256_of(" ".join(part["sha256"] for part in parts).encode())
+        return {"name": name, "bytes": sum(part["bytes"] for part in parts), "sha256": sha256, **_summary(header_at(first))}
+    original = models / f"{name}-F16.gguf"
+
+    def converted(partial: Path, log: Path) -> dict[str, Any]:
         say(f"model {name}: converting to GGUF F16")
         folder = weights_of(models, name, "safetensors")
-        with whole(target) as partial:
-            convert(name, folder, partial, target.with_suffix(".log"))
-            summary = check_gguf(partial, folder)
-            record = {"name": name, "key": key, "bytes": partial.stat().st_size, "sha256": sha256_of_file(partial), **summary}
-        write_json(target.with_suffix(".json"), record)
+        convert(name, folder, partial, log)
+        return check_gguf(partial, folder)
+
+    f16 = _made(name, original, sha256_of(f"{model.original} {source_key()}".encode()), converted)
+    kind = model.quantise
+    if kind is None:
+        return f16
+
+    def quantised(partial: Path, log: Path) -> dict[str, Any]:
+        say(f"model {name}: quantising to {kind}")
+        quantise(name, original, str(kind), partial, log, accelerator)
+        return _check_quantised(partial, str(kind), f16)
+
+    return _made(name, weights_of(models, name, "gguf"), sha256_of(f"{model.identity} {source_key()}".encode()), quantised)
+
+
+def _places(name: str, model: ModelEntry) -> dict[str, str]:
+    """By kind: where an engine finds it, as seen from models/. What the user named is absolute."""
+    if model.gguf:
+        return {"gguf": str(Path(name) / model.gguf)}
+    return {"safetensors": str(model.place or name), "gguf": f"{name}-{model.gguf_type}.gguf"}
+
+
+def _made(name: str, target: Path, key: str, make: Callable[[Path, Path], dict[str, Any]]) -> dict[str, Any]:
+    """The record of a GGUF file, made by ``make(file, log)`` unless it is there."""
+    if (record := _known_gguf(target, key)) is None:
+        with locked(target.with_name(f".{name}.lock")):
+            if (record := _known_gguf(target, key)) is None:
+                with whole(target) as partial:
+                    summary = make(partial, target.with_suffix(".log"))
+                    record = {"name": name, "key": key, "bytes": partial.stat().st_size, "sha256": sha256_of_file(partial), **summary}
+                write_json(target.with_suffix(".json"), record)
     return record
 
 
@@ -77,75 +120,70 @@ def _known_gguf(target: Path, key: str) -> dict[str, Any] | None:
         return None
 
 
-def _is_complete(folder: Path, identity: str) -> bool:
+def _summary(header: Header) -> dict[str, Any]:
+    return {key: header[key] for key in ("architecture", "tensors", "file_type")} | {"context_tokens": header["positions"]}
+
+
+def _check_quantised(path: Path, kind: str, original: dict[str, Any]) -> dict[str, Any]:
+    found = _summary(read_header(path))
+    wanted = {**{key: original[key] for key in found}, "file_type": kind}
+    if found != wanted:
+        raise ColdprefixError(f"llama-quantize made {found}, not {wanted}: has its build been damaged? Delete it and run snakemake again")
+    return found
+
+
+def _known(folder: Path, model: ModelEntry) -> dict[str, Any] | None:
     try:
-        record = json.loads((folder / RECORD).read_text())
-        sizes = {file: (folder / file).stat().st_size for file in record["files"]}
-        return bool(record["identity"] == identity and all(sizes[f] == record["files"][f]["bytes"] for f in sizes))
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        sizes = {file: (folder / file).stat().st_size for file in record["files"]} if model.place is None else {}
+        complete = record["identity"] == model.original and all(size == record["files"][file]["bytes"] for file, size in sizes.items())
+        return record if complete else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
-def _make(name: str, model: ModelEntry, folder: Path, earlier: dict[str, Any]) -> None:
+def _make(name: str, model: ModelEntry, folder: Path, earlier: dict[str, Any]) -> dict[str, Any]:
+    if model.place and model.place.resolve().is_relative_to(folder.resolve()):
+        raise ColdprefixError(
+            f"models.{name}.path is {folder}, where coldprefix keeps its own files of a model of that name; name the model otherwise"
+        )
     partial = partial_of(folder)
     for left in [partial, *left_behind(folder)]:
         shutil.rmtree(left, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         pickles = model.fill(name, partial, earlier)
-        files = {p.relative_to(partial).as_posix(): p for p in sorted(partial.rglob("*")) if p.is_file()}
+        _check(name, model, partial)
         record = {
             "name": name,
             "source": model.source,
-            "identity": model.identity,
+            "identity": model.original,
             "origin": model.origin,
-            "files": {f: {"bytes": p.stat().st_size, "sha256": sha256_of_file(p)} for f, p in files.items()},
+            "files": _listed(model, partial),
             "pickles": pickles,
+            "weights": _places(name, model),
         }
-        _check_config_json(name, model, partial)
-        _check_no_code(name, partial)
         write_json(partial / RECORD, record)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return record
 
 
-def _check_config_json(name: str, model: ModelEntry, folder: Path) -> None:
-    """config.yaml's word on a model must be true: lengths were checked with it before anything was downloaded."""
-    try:
-        told = dict(json.loads((folder / "config.json").read_text()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ColdprefixError(f"config.json of the model {name} holds no JSON object ({error}): is it the right file?") from None
-    positions = told.get("max_position_embeddings", told.get("n_positions"))
-    real = {"architecture": (told.get("architectures") or [None])[0], "positions": positions, "vocabulary": told.get("vocab_size")}
-    for key, value in real.items():
-        if value is not None and value != getattr(model, key):
-            raise ColdprefixError(
-                f"models.{name}.{key} is {getattr(model, key)!r}, the model's config.json says {value!r}; correct config.yaml"
-            )
+def _listed(model: ModelEntry, folder: Path) -> dict[str, dict[str, Any]]:
+    if isinstance(model, LocalModel):
+        hashes = zip(model.files(), model.content().values(), strict=True)
+        return {file.name: {"bytes": file.stat().st_size, "sha256": sha256} for file, sha256 in hashes}
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {f: {"bytes": p.stat().st_size, "sha256": sha256_of_file(p)} for f, p in files.items()}
 
 
-def _check_no_code(name: str, folder: Path) -> None:
-    """No file may ask a reader to load classes from the repository, or from another one."""
-    for file in sorted(folder.rglob("*.json")):
-        try:
-            asked = list(_values_of("auto_map", json.loads(file.read_text())))
-        except ValueError:
-            continue  # whoever needs it will say so
-        except RecursionError:
-            raise ColdprefixError(f"{file.name} of the model {name} is nested too deeply to be read") from None
-        if asked:
-            raise ColdprefixError(
-                f"{file.name} of the model {name} asks to run code of {str(asked[0])[:200]} (auto_map), which coldprefix does not do; "
-                "use a model whose architecture the engines know themselves"
-            )
-
-
-def _values_of(key: str, content: Any) -> Iterator[Any]:
-    """What stands under a key anywhere in a JSON document."""
-    inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    if isinstance(content, dict) and key in content:
-        yield content[key]
-    for value in inner:
-        yield from _values_of(key, value)
+def _check(name: str, model: ModelEntry, folder: Path) -> None:
+    """What the model's own files say must be what its entry says, and they must ask for no code."""
+    if model.gguf:
+        check_told(name, model, read_whole(folder / model.gguf), "GGUF file")
+    else:
+        place = model.place or folder
+        check_told(name, model, told(read_config(place / "config.json", name)), "config.json")
+        check_no_code(name, place)

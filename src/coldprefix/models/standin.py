@@ -48,7 +48,7 @@ class StandinModel(ModelEntry):
 
     def fill(self, name: str, folder: Path, earlier: dict[str, Any]) -> dict[str, str]:
         say(f"model {name}: generating {self.architecture} with deterministic random weights")
-        shape = self.model_dump(exclude={"source", "sha256"})
+        shape = self.model_dump(exclude={"source", "sha256", "quantise"})
         generate(folder, ensure_source() / VOCABULARY_FILE, **shape)
         weights = folder / "model.safetensors"
         weights.chmod(0o644)

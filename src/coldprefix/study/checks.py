@@ -12,6 +12,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.job import Cell, Kind
 from coldprefix.strict import explain, suggest
 from coldprefix.study import registry
+from coldprefix.study.by_path import with_models_by_path
 from coldprefix.study.config import Config, matches
 
 
@@ -22,10 +23,12 @@ def parse(values: Mapping[str, Any]) -> Config:
         ColdprefixError: lists every mistake with its path and a correction.
     """
     try:
-        config: Config = Config.model_validate(dict(values))
+        config: Config = Config.model_validate(with_models_by_path(values))
         lines = list(problems(config))
     except ValidationError as error:
         lines = explain(error, Config)
+    except ColdprefixError as error:
+        lines = [str(error)]
     if lines:
         raise ColdprefixError("the configuration cannot be used:\n" + "\n".join(f"  {line}" for line in lines))
     return config
@@ -50,6 +53,11 @@ def problems(config: Config) -> Iterator[str]:
     cells = config.all_cells()
     if not cells:
         yield f"experiments: {config.experiments} have no cell with the phases {config.phases}; name a phase of theirs"
+    used = {name: config.models[name] for name in (config.model_of(cell.phase) for cell in cells) if name in config.models}
+    absent = [f"models.{name}.{problem}" for name, entry in used.items() for problem in entry.missing()]
+    if absent:  # the rest is about what such a model says of itself
+        yield from absent
+        return
     yield from _refusals(config, cells)
     yield from dict.fromkeys(problem for cell in cells for problem in _of_cell(config, cell))
     for name, entry in config.models.items():
@@ -78,17 +86,23 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def _refusals(config: Config, cells: list[Cell]) -> Iterator[str]:
-    """Models that an engine is known not to run."""
+    """Models that an engine cannot load, or is known not to run."""
+    measured = list(dict.fromkeys(cell.phase for cell in cells))
     for phase, name, variant in dict.fromkeys((cell.phase, config.model_of(cell), cell.variant) for cell in cells):
         engine = registry.engine(registry.phases()[phase].engine)
         entry = config.models.get(name)
-        if entry is not None and entry.architecture in engine.refuses:
-            own = name != config.phase_models.get(phase, config.model)
-            key = f"sweeps.{variant}.model" if own else f"phase_models.{phase}" if phase in config.phase_models else "model"
+        own = name != config.phase_models.get(phase, config.model)
+        key = f"sweeps.{variant}.model" if own else f"phase_models.{phase}" if phase in config.phase_models else "model"
+        if entry is not None and engine.weights not in entry.offers:
+            kind = f"it is quantised to {entry.quantise}" if entry.quantise else "it is a GGUF file"
+            able = ",".join(p for p in measured if registry.engine(registry.phases()[p].engine).weights in entry.offers)
+            yield (
+                f"{key}: {phase} runs {engine.title}, which loads {engine.weights}, and {name} has none ({kind}); "
+                f"leave {phase} out{f' (phases={able})' if able else ''}, or name another model for it in phase_models"
+            )
+        elif entry is not None and entry.architecture in engine.refuses:
             instead = (
-                f"leave {phase} out of its phases"
-                if own
-                else f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
+                f"leave {phase} out of phases" if own else f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
             )
             yield f"{key}: {phase} runs {engine.title}, which cannot run {name} ({engine.refuses[entry.architecture]}); {instead}"
 

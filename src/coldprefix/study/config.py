@@ -102,8 +102,10 @@ class Compare(Strict):
 class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
     """config.yaml."""
 
-    model: Name = Field(description="The model of every phase that does not name its own; a key of `models`.")
-    phase_models: dict[PhaseName, Name] = Field(default={}, description="Phases with a model of their own.")
+    model: Name = Field(
+        description="The model of every phase that does not name its own: a key of `models`, or the path of a folder or GGUF file."
+    )
+    phase_models: dict[PhaseName, Name] = Field(default={}, description="Phases with a model of their own, by name or path as `model`.")
     experiments: Annotated[list[Name], BeforeValidator(as_list)] = Field(
         min_length=1, description="What to measure: main, which is the study's table, and keys of `sweeps`."
     )

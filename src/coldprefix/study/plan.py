@@ -48,6 +48,11 @@ class Plan:
         """The phases of all cells."""
         return list(dict.fromkeys(job.phase for job in self.jobs.values()))
 
+    @property
+    def accelerator(self) -> str:
+        """Where the engines run: "cpu" or "cuda"."""
+        return resolve_accelerator(self.config.accelerator)
+
     @cached_property
     def _cells(self) -> dict[tuple[str, str], list[str]]:
         found: dict[tuple[str, str], list[str]] = {}
@@ -157,7 +162,7 @@ def job_of(config: Config, cell: Cell) -> Job:
             "engine": backend.engine,
             "interface": backend.interface,
             "kinds": [kind.model_dump() for kind in kinds],
-            "model": _model_use(config.model_of(cell), config.models[config.model_of(cell)]),
+            "model": _model_use(config.model_of(cell), config.models[config.model_of(cell)], backend.engine),
             "accelerator": accelerator,
             "threads": resolve_threads(config.threads),
             "protocol": config.protocol_of(cell),
@@ -168,9 +173,11 @@ def job_of(config: Config, cell: Cell) -> Job:
     )
 
 
-def _model_use(name: str, entry: ModelEntry) -> ModelUse:
+def _model_use(name: str, entry: ModelEntry, engine: str) -> ModelUse:
     kept = {"source", "positions", "vocabulary"}
-    return ModelUse(name=name, random_weights=entry.random_weights, identity=entry.identity, **entry.model_dump(include=kept))
+    gguf_type = entry.gguf_type if registry.engine(engine).weights == "gguf" else None
+    own = {"random_weights": entry.random_weights, "identity": entry.identity, "gguf_type": gguf_type}
+    return ModelUse.model_validate({"name": name, **own, **entry.model_dump(include=kept)})
 
 
 @cache

@@ -36,6 +36,8 @@ EDITS = (
 SOURCES = {
     "standin": "StandinModel",
     "hub": "HubModel",
+    "folder": "FolderModel",
+    "gguf": "GgufModel",
 }
 # Files of figures/, and the experiments that each shows; phase_panels is drawn for each phase.
 FIGURES = {

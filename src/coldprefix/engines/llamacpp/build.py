@@ -1,5 +1,5 @@
-"""Builds llama.cpp once, from the source that the sdist of llama-cpp-python carries: llama-server, llama-bench, and the library that the
-binding loads, too. Standard library only: it runs under the system's Python."""
+"""Builds llama.cpp once, from the source that the sdist of llama-cpp-python carries: llama-server, llama-bench, llama-quantize, and the
+library that the binding loads, too. Standard library only: it runs under the system's Python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLAGS = (
     "-DLLAMA_BUILD_APP=OFF",
 )
 CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native")
-TARGETS = ("llama-server", "llama-bench")
+TARGETS = ("llama-server", "llama-bench", "llama-quantize")
 
 
 def _sdist_pin() -> tuple[str, str]:
@@ -102,7 +102,7 @@ def _cpu_features() -> str:
 def ensure_build(accelerator: str) -> Path:
     """Build llama.cpp for ``accelerator`` ("cpu" or "cuda") once; returns the folder with llama-server and the libraries.
 
-    The key holds the source, the flags, the compiler and the CPU's instruction sets, since the build is native.
+    The key holds the source, the flags, the programs, the compiler and the CPU's instruction sets, since the build is native.
 
     Raises:
         ColdprefixError: a missing compiler or CUDA toolkit, or the build failed.
@@ -123,7 +123,7 @@ def ensure_build(accelerator: str) -> Path:
             raise ColdprefixError("accelerator is cuda, but nvidia-smi finds no GPU: install its driver, or set accelerator: cpu") from None
     for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):  # CMake takes them up
         version += f" {name}={os.environ[name]}" if name in os.environ else ""
-    key = sha256_of("\0".join([*built_from(accelerator), version, _cpu_features()]).encode())
+    key = sha256_of("\0".join([*built_from(accelerator), *TARGETS, version, _cpu_features()]).encode())
     folder = building.CACHE / "llamacpp" / f"{accelerator}-{key[:16]}"
     if finished(folder):
         return folder
