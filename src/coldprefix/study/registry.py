@@ -27,6 +27,7 @@ EDITS = (
 # Files of models/, and the class in each that is the type of its entries.
 SOURCES = {
     "standin": "StandinModel",
+    "shapes": "ShapesModel",
     "hub": "HubModel",
 }
 # Files of figures/, and the experiments that each shows; phase_panels is drawn for each phase.
