@@ -10,6 +10,7 @@ from conftest import Values, with_values
 from own_models import POSITIONS, TOKENS, write_folder, write_gguf
 
 from coldprefix.errors import ColdprefixError
+from coldprefix.job import Cell
 from coldprefix.models import remembered
 from coldprefix.setup import building
 from coldprefix.study.checks import parse
@@ -121,7 +122,7 @@ def test_vllm_is_not_asked_to_load_gguf(values: Values, tmp_path: Path) -> None:
         "(phases=phase3a,phase3b), or name another model for it in phase_models"
     )
     both = {**SHORT, "model": str(tmp_path / "m.gguf"), "phase_models": {"phase1": "gpt2-standin", "phase2": "gpt2-standin"}}
-    assert parse(with_values(values, both)).model_of("phase3a") == "m"
+    assert parse(with_values(values, both)).model_of(Cell("phase3a", "main", "A64_B64", "hit")) == "m"
 
 
 @pytest.mark.parametrize("entry", [{**HUB, "files": {"m.gguf": None}}, None])

@@ -10,9 +10,9 @@ import fcntl
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -32,12 +32,27 @@ TYPE = re.compile(r"(?i)(?<![a-z0-9])(i?q\d_\w+|[bf]+(?:16|32)|mxfp4\w*)(?![a-z0
 NO_NETWORK = "The stand-in models need no network (model: gpt2-standin)"
 
 
+RepositoryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="owner/name")]
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="A full commit hash, never a branch: a branch moves.")]
+
+
+class Repository(Protocol):
+    """Files of a Hub repository at a pinned revision: what a download needs to know."""
+
+    @property
+    def repository(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def files(self) -> Mapping[str, str | None]: ...
+
+
 class HubModel(ModelEntry):
     """A repository of the Hugging Face Hub at a pinned revision."""
 
     source: Literal["hub"]
-    repository: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="owner/name")
-    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="A full commit hash, never a branch: a branch moves.")
+    repository: RepositoryName
+    revision: Revision
     files: dict[str, str | None] = Field(
         min_length=1,
         description="File name: sha256. Null: the first download records it, says so, and later ones must agree. Safetensors with config.json "
@@ -112,7 +127,7 @@ class HubModel(ModelEntry):
         return {self.convert_pickle: found[self.convert_pickle]}
 
 
-def download(name: str, model: HubModel, folder: Path, recorded: dict[str, str]) -> dict[str, str]:
+def download(name: str, model: Repository, folder: Path, recorded: dict[str, str]) -> dict[str, str]:
     """Put the files of a Hub repository into the existing ``folder``.
 
     Args:
@@ -177,7 +192,7 @@ def _copy(source: Path, target: Path) -> None:
         raise ColdprefixError(no_space(target)) from None
 
 
-def _fetch(name: str, model: HubModel, file: str) -> str:
+def _fetch(name: str, model: Repository, file: str) -> str:
     """Path of one file in huggingface_hub's cache, downloaded if it is not there."""
     import httpx2
     from huggingface_hub import hf_hub_download

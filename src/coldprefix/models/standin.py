@@ -75,7 +75,7 @@ def generate(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from coldprefix.models.standin_shapes import DTYPES, END_OF_TEXT, SHAPES, config_json, gpt2_tokenizer, values_of
+    from coldprefix.models.standin_shapes import DTYPES, SHAPES, config_json, values_of
 
     if architecture not in SHAPES:
         raise ColdprefixError(f"there is no stand-in for {architecture}; there is one for: {', '.join(SHAPES)}")
@@ -84,18 +84,26 @@ def generate(
     tensors = {n: values_of(rng, s, k, dtype) for n, s, k in SHAPES[architecture](layers, width, positions, vocabulary)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
-    def write(name: str, content: Any) -> None:
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=None, sort_keys=True) + "\n", encoding="utf-8")
-
     config = config_json(architecture, layers, width, heads, positions, vocabulary)
+    _write(folder / "config.json", config)
+    _write(folder / "generation_config.json", {k: config[k] for k in ("bos_token_id", "eos_token_id")})
+    write_tokenizer(folder, vocabulary_file, positions)
+
+
+def write_tokenizer(folder: Path, vocabulary_file: Path, positions: int) -> None:
+    """Write the files of GPT-2's tokenizer into the existing ``folder``; ``positions`` is the model's context, in tokens.
+
+    Raises:
+        ColdprefixError: an unreadable vocabulary file.
+    """
+    from coldprefix.models.standin_shapes import END_OF_TEXT, gpt2_tokenizer
+
     tokenizer = gpt2_tokenizer(vocabulary_file)
-    write("config.json", config)
-    write("generation_config.json", {k: config[k] for k in ("bos_token_id", "eos_token_id")})
-    write("tokenizer.json", tokenizer)
-    write("vocab.json", tokenizer["model"]["vocab"])
+    _write(folder / "tokenizer.json", tokenizer)
+    _write(folder / "vocab.json", tokenizer["model"]["vocab"])
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(tokenizer["model"]["merges"]) + "\n", encoding="utf-8")
-    write(
-        "tokenizer_config.json",
+    _write(
+        folder / "tokenizer_config.json",
         {
             "tokenizer_class": "GPT2Tokenizer",
             "model_max_length": positions,
@@ -105,3 +113,7 @@ def generate(
             "add_prefix_space": False,
         },
     )
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=None, sort_keys=True) + "\n", encoding="utf-8")

@@ -53,7 +53,7 @@ def problems(config: Config) -> Iterator[str]:
     cells = config.all_cells()
     if not cells:
         yield f"experiments: {config.experiments} have no cell with the phases {config.phases}; name a phase of theirs"
-    used = {name: config.models[name] for name in (config.model_of(cell.phase) for cell in cells) if name in config.models}
+    used = {name: config.models[name] for name in map(config.model_of, cells) if name in config.models}
     absent = [f"models.{name}.{problem}" for name, entry in used.items() for problem in entry.missing()]
     if absent:  # the rest is about what such a model says of itself
         yield from absent

@@ -35,6 +35,7 @@ EDITS = (
 # Files of models/, and the class in each that is the type of its entries.
 SOURCES = {
     "standin": "StandinModel",
+    "shapes": "ShapesModel",
     "hub": "HubModel",
     "folder": "FolderModel",
     "gguf": "GgufModel",
