@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from coldprefix.engines.reuse import Memory
+from coldprefix.engines.reuse import Memory, Slot
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import read_json
 from coldprefix.job import Job
@@ -99,7 +99,7 @@ class Session(ABC):
 
     @abstractmethod
     def memory(self) -> Memory:
-        """The rule by which this engine, as it runs, reuses what it was sent; with nothing in it."""
+        """The rule by which this engine, as it runs, reuses what it was sent; with nothing in it. As of `Engine.memory`."""
 
     @abstractmethod
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
@@ -217,6 +217,10 @@ class Engine(ABC):
     def least_reuse(self, settings: Any, accelerator: str) -> int:
         """Tokens of a common prefix below which nothing is reused, as far as it is known before the engine runs."""
         return 1
+
+    def memory(self, in_force: Mapping[str, Any], interface: str) -> Memory:
+        """The rule by which it reuses what it was sent, with these settings in force; with nothing in it."""
+        return Slot()
 
     def shares_server(self, job: Job) -> bool:
         """May a job use a server that another job of the run has started?"""

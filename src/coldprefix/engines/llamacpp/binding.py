@@ -14,8 +14,8 @@ from coldprefix.engines.contract import TOP, Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
-from coldprefix.engines.llamacpp.reuse import AllOrNothing
-from coldprefix.engines.reuse import Memory, Nothing, Slot
+from coldprefix.engines.llamacpp.reuse import memory_of
+from coldprefix.engines.reuse import Memory
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job, common_prefix
 from coldprefix.process.in_process import InProcess
@@ -55,7 +55,7 @@ class LlamaPython(Session):
                 n_threads_batch=job.threads,
                 n_gpu_layers=0 if job.accelerator == "cpu" else settings.gpu_layers,
                 flash_attn=settings.flash_attention,  # the binding's default is off
-                swa_full=settings.swa_full,
+                swa_full=settings.swa_full is not False,  # also its own default
                 type_k=getattr(llama_cpp, f"GGML_TYPE_{settings.kv_type.upper()}"),
                 type_v=getattr(llama_cpp, f"GGML_TYPE_{settings.kv_type.upper()}"),
                 verbose=False,  # verbose prints at every prompt
@@ -63,11 +63,10 @@ class LlamaPython(Session):
         self.start_s = time.monotonic() - started
         self._told = settings_from_log("".join(self._lines))
         self._recurrent: bool = self._told["recurrent"]
+        self._own = {"prompt_cache": settings.prompt_cache, "checkpoints": 0, "cache_reuse": 0}
 
     def memory(self) -> Memory:
-        if not self._settings.prompt_cache:
-            return Nothing()
-        return AllOrNothing() if self._recurrent else Slot()
+        return memory_of({**self._told, **self._own}, "python")
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         ids = list(prompt)
@@ -141,8 +140,7 @@ class LlamaPython(Session):
             **settings,
             "threads": self._api.llama_n_threads(context),
             "threads_batch": self._api.llama_n_threads_batch(context),
-            "checkpoints": 0,
-            "cache_reuse": 0,
+            **self._own,
             "host_cache_mib": 0,  # LlamaRAMCache acts in create_completion only, which is not used here
             "libraries": loaded_libraries("self"),
             "version": self._api.__version__,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,8 @@ from pydantic import Field
 
 from coldprefix.engines.contract import Engine, EngineSettings, Interface, Session
 from coldprefix.engines.llamacpp import build
+from coldprefix.engines.llamacpp.reuse import memory_of
+from coldprefix.engines.reuse import Memory
 from coldprefix.files import sha256_of
 from coldprefix.job import Job
 from coldprefix.setup.building import build_record
@@ -37,9 +39,10 @@ class LlamaCppSettings(EngineSettings):
     kv_type: Literal["f16", "bf16", "f32", "q8_0", "q4_0"] = Field(
         description="Type of the cached keys and values. A quantised one needs flash_attention."
     )
-    swa_full: bool = Field(
-        description="Layers with a sliding window cache the whole context. true is the binding's default, false llama-server's: then it "
-        "keeps checkpoints, and the binding may reuse what is no longer there.",
+    swa_full: Literal["default"] | bool = Field(
+        description="Layers with a sliding window cache the whole context. false: no more than the window needs; then llama-server keeps "
+        "checkpoints, and the binding may reuse what is no longer there. default: what each does by itself: false on llama-server, true in "
+        "the binding.",
     )
     checkpoints: int = Field(
         ge=0,
@@ -89,6 +92,9 @@ class LlamaCpp(Engine):
             yield f"kv_type: {settings.kv_type} needs flash attention; write flash_attention: true, or kv_type: f16"
         if settings.cache_reuse and interface == "python":
             yield "cache_reuse: llama-cpp-python (phase3b) cannot move cached runs; write cache_reuse: 0, or leave phase3b out of phases"
+
+    def memory(self, in_force: Mapping[str, Any], interface: str) -> Memory:
+        return memory_of(in_force, interface)
 
     def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         # Imported here: each interface needs packages that only its own environment has.

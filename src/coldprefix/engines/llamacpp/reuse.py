@@ -6,10 +6,10 @@ llama-server in a lab.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from coldprefix.engines.reuse import GENERATED, Memory, Promise, Slot, exactly
+from coldprefix.engines.reuse import GENERATED, Memory, Nothing, Promise, Slot, exactly
 from coldprefix.job import common_prefix
 
 TAIL = 4  # llama-server decodes the last tokens of a prompt apart, so that a checkpoint stands before them
@@ -182,6 +182,19 @@ class CheckpointSlot(Memory):
         self._held += tokens
         if self._cells:
             self._cells.add(start, len(self._held))
+
+
+def memory_of(in_force: Mapping[str, Any], interface: str) -> Memory:
+    """The rule of llama.cpp with these settings in force (log.py, server.py, binding.py)."""
+    if not in_force["prompt_cache"]:
+        return Nothing()
+    window, recurrent, moves = (in_force[key] for key in ("window_tokens", "recurrent", "cache_reuse"))
+    if interface == "python":
+        return AllOrNothing() if recurrent else Slot()
+    if window or recurrent:
+        context, batch, ubatch, checkpoints = (in_force[key] for key in ("context_tokens", "batch_tokens", "ubatch_tokens", "checkpoints"))
+        return CheckpointSlot(window, context, batch, ubatch, checkpoints, moves if recurrent else 0)
+    return MovingSlot(moves) if moves else Slot()
 
 
 class AllOrNothing(Memory):

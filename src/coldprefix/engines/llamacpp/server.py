@@ -13,9 +13,9 @@ from coldprefix.engines.contract import Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
 from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
-from coldprefix.engines.llamacpp.reuse import CheckpointSlot, MovingSlot
+from coldprefix.engines.llamacpp.reuse import memory_of
 from coldprefix.engines.llamacpp.wire import LlamaWire
-from coldprefix.engines.reuse import Memory, Nothing, Slot
+from coldprefix.engines.reuse import Memory
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.process.server import Server, clean_environment
@@ -37,7 +37,7 @@ class LlamaServer(Session):
         layers = "0" if job.accelerator == "cpu" else "all" if settings.gpu_layers < 0 else str(settings.gpu_layers)
         command += ["--gpu-layers", layers, "--flash-attn", on_off[settings.flash_attention], "--fit", "off"]
         command += ["--cache-ram", str(settings.host_cache_mib), "--cache-reuse", str(settings.cache_reuse)]
-        command += ["--ctx-checkpoints", str(settings.checkpoints), *(["--swa-full"] if settings.swa_full else [])]
+        command += ["--ctx-checkpoints", str(settings.checkpoints), *(["--swa-full"] if settings.swa_full is True else [])]
         command += ["--cache-type-k", settings.kv_type, "--cache-type-v", settings.kv_type]
         command += ["--cache-prompt" if settings.prompt_cache else "--no-cache-prompt", "--slot-save-path", "{folder}"]
         # Verbosity 4 is where libllama says what is in force; with 1 s pings SIGTERM in mid-stream takes 1.3 s, not 31.
@@ -54,13 +54,7 @@ class LlamaServer(Session):
             raise
 
     def memory(self) -> Memory:
-        asked, told = self._settings, self._told
-        if not asked.prompt_cache:
-            return Nothing()
-        if told["window_tokens"] or told["recurrent"]:
-            sizes = told["context_tokens"], told["batch_tokens"], told["ubatch_tokens"]
-            return CheckpointSlot(told["window_tokens"], *sizes, asked.checkpoints, asked.cache_reuse if told["recurrent"] else 0)
-        return MovingSlot(asked.cache_reuse) if asked.cache_reuse else Slot()
+        return memory_of(self._in_force, "http")
 
     def seen(self, prompt: Sequence[int]) -> list[int]:
         return self._wire.render(prompt).seen
@@ -80,6 +74,10 @@ class LlamaServer(Session):
             if status != 200:
                 raise ColdprefixError(f"llama-server did not erase slot {slot}: {status} {text[:300]}")
 
+    @cached_property
+    def _in_force(self) -> dict[str, Any]:
+        return self.in_force()
+
     def in_force(self) -> dict[str, Any]:
         slots = self._client.ask("/props", None, "total_slots")
         context = self._client.ask("/props", None, "default_generation_settings", "n_ctx")
@@ -96,6 +94,7 @@ class LlamaServer(Session):
             raise ColdprefixError(f"llama-server's /props ({slots} slots of {context} tokens) contradict its log ({settings})")
         return {
             **settings,
+            "prompt_cache": self._settings.prompt_cache,
             "checkpoints": self._settings.checkpoints,
             "cache_reuse": self._settings.cache_reuse,
             "threads": int(threads[-1][0]),

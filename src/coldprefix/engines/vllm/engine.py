@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from coldprefix.engines.contract import Engine, EngineSettings, Interface, Session
+from coldprefix.engines.reuse import Memory
+from coldprefix.engines.vllm.reuse import memory_of
 from coldprefix.job import Job
 from coldprefix.strict import as_number
 
@@ -71,6 +74,9 @@ class Vllm(Engine):
 
     def shares_server(self, job: Job) -> bool:
         return settings_of(job).share_server and job.interface == "http"
+
+    def memory(self, in_force: Mapping[str, Any], interface: str) -> Memory:
+        return memory_of(in_force)
 
     def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         # Imported here: each interface needs packages that only its own environment has.

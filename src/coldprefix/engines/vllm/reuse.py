@@ -5,7 +5,7 @@ Source: vllm/v1/core/kv_cache_coordinator.py and single_type_kv_cache_manager.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coldprefix.engines.reuse import Memory, Nothing, Pool, Promise, exactly
@@ -43,7 +43,7 @@ class OpenPool(Pool):
         return Promise(0, super().ask(prompt, generated).most)
 
 
-def memory_of(in_force: dict[str, Any]) -> Memory:
+def memory_of(in_force: Mapping[str, Any]) -> Memory:
     """The rule of a vLLM with these settings in force (arguments.py)."""
     block, interval = in_force["block_tokens"], in_force["retention_tokens"]
     if not in_force["prefix_caching"]:
