@@ -62,8 +62,8 @@ class ShapesModel(ModelEntry):
 
     source: Literal["shapes"]
     config: str | HubConfig = Field(
-        description="A config.json: a file, relative to the repository's root, or {repository, revision, sha256} on the Hub. Of a file, "
-        "architecture, positions and vocabulary are read unless it does not say them."
+        description="A config.json: a file, relative to the repository's root, or {repository, revision, sha256} on the Hub. From a "
+        "file architecture, positions and vocabulary are read; only what it does not say (Mamba: positions) is written in the entry."
     )
     seed: int = Field(ge=0)
 
@@ -82,7 +82,9 @@ class ShapesModel(ModelEntry):
             if key in told and values.get(key, told[key]) != told[key]
         ]
         wrong += [
-            f"{key}: {file} does not say it ({place}); write it here" for key, place in KEYS.items() if key not in told and key not in values
+            f"{key}: {file} does not say it ({place}); write it here"
+            for key, place in KEYS.items()
+            if key not in told and key not in values
         ]
         if wrong:
             raise ValueError("\n".join(wrong))
