@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Values, with_values
+from conftest import ROOT, SAME_PATH, Values, with_values
+from hub_server import HubServer, Repository
 from safetensors.numpy import load_file
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.files import sha256_of_file
+from coldprefix.files import sha256_of, sha256_of_file
 from coldprefix.models import checkpoint, prepare, shapes
 from coldprefix.models.checkpoint import Fill, Tensor, values_of, write_checkpoint
 from coldprefix.models.convert import CONVERTING
@@ -162,6 +165,22 @@ def test_a_config_json_of_the_hub_needs_its_checksum_and_what_it_says(values: Va
     assert {"models.x.architecture", "models.x.positions", "models.x.vocabulary", "models.x.config.sha256"} <= missing
 
 
+def test_the_hub_s_config_json_is_downloaded_and_its_checksum_compared(tmp_path: Path) -> None:
+    content = (CONFIGS / "llama-tiny.json").read_bytes()
+    program = (
+        f"{SAME_PATH}from pathlib import Path\nfrom coldprefix.models.hub import download\nfrom coldprefix.models.shapes import HubConfig\n"
+        "config = HubConfig(repository='a/b', revision='5' * 40, sha256=sys.argv[1])\ndownload('x', config, Path(sys.argv[2]), {})"
+    )
+    with HubServer({"a/b": Repository({"5" * 40: {"config.json": content}})}) as hub:
+        env = {"PATH": os.environ["PATH"], "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        right, wrong = (
+            subprocess.run([sys.executable, "-c", program, sha256, tmp_path], env=env, capture_output=True, text=True, timeout=60)
+            for sha256 in (sha256_of(content), "0" * 64)
+        )
+    assert right.returncode == 0 and (tmp_path / "config.json").read_bytes() == content, right.stderr
+    assert "config.json of a/b at 555555555555 has the sha256" in wrong.stderr and "config.yaml says 000000" in wrong.stderr
+
+
 # --- what transformers says -----------------------------------------------------------------------------------------------------
 
 SAVE = """
@@ -206,6 +225,31 @@ def test_names_and_shapes_are_those_that_transformers_saves() -> None:
     assert kinds["gemma3-tiny"]["model.norm.weight"] == kinds["llama-tiny"]["model.norm.weight"] == "constant"
 
 
+STRANGE = """
+import json, sys, torch
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+import make_shapes
+model = make_shapes.build(Path(sys.argv[1]), "LlamaForCausalLM")
+model.model.layers[0].self_attn.strange = torch.nn.Parameter(torch.empty(4, device="meta"))
+try:
+    make_shapes.tensors_of(model)
+except make_shapes.Refused as error:
+    print(error)
+"""
+
+
+@pytest.mark.engine
+def test_a_tensor_of_which_nothing_is_known_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((CONFIGS / "llama-tiny.json").read_bytes())
+    python = ensure_environment("convert") / "bin" / "python"
+    program = STRANGE.format(scripts=str(ROOT / "workflow" / "scripts"))
+    done = subprocess.run([python, "-c", program, tmp_path], capture_output=True, text=True, env=CONVERTING)
+    assert "what model.layers.0.self_attn.strange of LlamaAttention holds in an untrained model is not known here" in done.stdout, (
+        done.stderr
+    )
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/ with llama-tiny and its GGUF."""
@@ -221,7 +265,10 @@ def llama(**more: Any) -> ShapesModel:
 
 @pytest.mark.engine
 def test_the_tiny_llama_has_the_same_bytes_on_every_machine(made: Path) -> None:
-    assert sha256_of_file(made / "llama-tiny" / "model-00001-of-00001.safetensors") == "LLAMA"
+    assert (
+        sha256_of_file(made / "llama-tiny" / "model-00001-of-00001.safetensors")
+        == "d25c3515269512800fe3dc56da4ea85c20a181a7bb72663ad04ec7ea93170c84"
+    )
     assert (made / "llama-tiny" / "config.json").read_bytes() == (CONFIGS / "llama-tiny.json").read_bytes()
 
 

@@ -174,6 +174,7 @@ def reference(folder: Path) -> dict[str, Any]:
 def main(folder: Path, seed: int, architecture: str) -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     model = build(folder, architecture)
     dtype = str(getattr(model.config, "dtype", None) or torch.float32).removeprefix("torch.")
     if dtype not in DTYPES:

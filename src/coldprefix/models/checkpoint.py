@@ -74,7 +74,7 @@ def _chunks(size: int) -> Iterator[int]:
 
 def _step(i: int, count: int) -> float:
     """The inverse softplus of the i-th of ``count`` time steps, which are spread evenly by their logarithm."""
-    dt = STEP_MIN * (STEP_MAX / STEP_MIN) ** ((i + 0.5) / count)
+    dt = STEP_MIN * math.pow(STEP_MAX / STEP_MIN, (i + 0.5) / count)
     return dt + math.log(-math.expm1(-dt))
 
 
@@ -121,7 +121,7 @@ def write_checkpoint(folder: Path, tensors: Sequence[Tensor], dtype: str, seed: 
     """
     kind = DTYPES[dtype]
     shards = shards_of(tensors, kind.width)
-    where: dict[str, Any] = {}
+    where: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_shard(folder / name, shard, kind, seed)

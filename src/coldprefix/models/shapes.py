@@ -62,8 +62,8 @@ class ShapesModel(ModelEntry):
 
     source: Literal["shapes"]
     config: str | HubConfig = Field(
-        description="A config.json: a file, relative to the repository's root, or {repository, revision, sha256} on the Hub. Of a file, "
-        "architecture, positions and vocabulary are read unless it does not say them."
+        description="A config.json: a file, relative to the repository's root, or {repository, revision, sha256} on the Hub. From a "
+        "file architecture, positions and vocabulary are read; only what it does not say (Mamba: positions) is written in the entry."
     )
     seed: int = Field(ge=0)
 
