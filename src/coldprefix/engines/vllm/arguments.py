@@ -8,6 +8,7 @@ from typing import Any
 
 from coldprefix.engines.vllm.engine import settings_of
 from coldprefix.errors import ColdprefixError
+from coldprefix.files import read_json
 from coldprefix.job import Job
 from coldprefix.process.server import clean_environment
 
@@ -83,21 +84,23 @@ def layers_of(config: dict[str, Any]) -> str:
     return "window" if "sliding_attention" in kinds or (windows and not kinds) else "full"
 
 
-def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
-    """The settings that count, from vLLM's own VllmConfig as JSON (vllm/config/vllm.py).
+def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str, Any]:
+    """The settings that count, from vLLM's own VllmConfig as JSON (vllm/config/vllm.py), and the kinds of the model's layers, which it does
+    not hold, from the config.json in the folder ``model`` that it was started with.
 
     Raises:
         ColdprefixError: a field is missing, as after an upgrade that renamed it.
     """
     try:
-        model, cache, scheduler = config["model_config"], config["cache_config"], config["scheduler_config"]
+        own, cache, scheduler = config["model_config"], config["cache_config"], config["scheduler_config"]
         blocks, block_tokens = cache["num_gpu_blocks"], cache["block_size"]
         pool = cache["kv_cache_memory_bytes"]
         return {
-            "context_tokens": model["max_model_len"],
+            "context_tokens": own["max_model_len"],
             "batch_tokens": scheduler["max_num_batched_tokens"],
             "slots": scheduler["max_num_seqs"],
             "chunked_prefill": scheduler["enable_chunked_prefill"],
+            "async_scheduling": scheduler["async_scheduling"],
             "prefix_caching": cache["enable_prefix_caching"],
             "block_tokens": block_tokens,
             "blocks": blocks,
@@ -106,9 +109,9 @@ def settings_in_force(config: dict[str, Any], job: Job) -> dict[str, Any]:
             "kv_dtype": cache["cache_dtype"],
             "retention_tokens": "all" if (kept := cache["prefix_cache_retention_interval"]) is None else kept,
             "hybrid_manager": not scheduler["disable_hybrid_kv_cache_manager"],
-            "layers": layers_of(model["hf_config"]),
-            "dtype": str(model["dtype"]).removeprefix("torch."),
-            "enforce_eager": model["enforce_eager"],
+            "layers": layers_of(read_json(model / "config.json")),
+            "dtype": str(own["dtype"]).removeprefix("torch."),
+            "enforce_eager": own["enforce_eager"],
             "threads": job.threads,
         }
     except (KeyError, TypeError) as error:

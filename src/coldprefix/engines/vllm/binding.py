@@ -21,7 +21,7 @@ class VllmPython(Session):
     """`LLM` with its engine core in this process (VLLM_ENABLE_V1_MULTIPROCESSING=0): one process, one clock."""
 
     def __init__(self, job: Job, model: Path, log: Path) -> None:
-        self._job = job
+        self._job, self._model = job, model
         own = environment(job) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         patience = job.protocol.start_timeout_s, job.protocol.timeout_s
         # vLLM leaves a file store for its (one) distributed process in the temporary folder at every start.
@@ -92,8 +92,8 @@ class VllmPython(Session):
         from pydantic import TypeAdapter
         from vllm.config import VllmConfig
 
-        config = TypeAdapter(VllmConfig).dump_python(self._llm.llm_engine.vllm_config, mode="json", fallback=_plain)
-        return settings_in_force(config, self._job)
+        config = TypeAdapter(VllmConfig).dump_python(self._llm.llm_engine.vllm_config, mode="json", fallback=str)
+        return settings_in_force(config, self._job, self._model)
 
     def in_force(self) -> dict[str, Any]:
         import vllm as package
@@ -106,8 +106,3 @@ class VllmPython(Session):
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
         self._here.close()
-
-
-def _plain(value: Any) -> Any:
-    """As `vllm serve` tells it: a model's own configuration by its entries, all else as text."""
-    return value.to_dict() if hasattr(value, "to_dict") else str(value)

@@ -27,7 +27,7 @@ class VllmServer(Session):
     """A `vllm serve` on a private Unix socket: of one job, or, one for each number ``process``, of all jobs of ``owner`` that need them."""
 
     def __init__(self, job: Job, model: Path, log: Path, owner: int | None, process: int) -> None:
-        self._job = job
+        self._job, self._model = job, model
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model.absolute()), "--uds", "{socket}"]
         for key, value in arguments(job).items():
             flag = key.replace("_", "-")
@@ -91,7 +91,7 @@ class VllmServer(Session):
             raise ColdprefixError(f"vllm serve did not empty its prefix cache. Its log: {self._server.log}")
 
     def _read_in_force(self) -> dict[str, Any]:
-        return settings_in_force(self._client.ask("/server_info?config_format=json", None, "vllm_config"), self._job)
+        return settings_in_force(self._client.ask("/server_info?config_format=json", None, "vllm_config"), self._job, self._model)
 
     def in_force(self) -> dict[str, Any]:
         return {**self._in_force, "version": self._client.ask("/version", None, "version"), "command": self.command}
