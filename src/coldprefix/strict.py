@@ -55,6 +55,8 @@ class OneOf:
 
 def as_list(value: Any) -> Any:
     """`--config phases=phase3a,phase3b` arrives as one string."""
+    if value is None:  # `--config partners=`
+        return []
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 

@@ -79,7 +79,7 @@ class Pool(Memory):
 
     def __init__(self, block: int) -> None:
         self.block = block
-        self.borders = (block, 2 * block)
+        self.borders = (block,)
         self.kept: set[tuple[int, ...]] = set()
 
     def ask(self, prompt: Sequence[int], generated: int) -> Promise:

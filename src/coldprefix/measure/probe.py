@@ -72,7 +72,7 @@ def _prompts(lengths: list[int], vocabulary: int, rng: np.random.Generator) -> I
             if where == "in the middle":
                 yield f"the same and {ADDED} more", warm + part(ADDED)
                 yield f"the {length} tokens again, and {ADDED} others", warm + part(ADDED)
-            for time in ("edited", "edited in another way"):
+            for time in ("edited", "edited in another way")[: 2 if where == "in the middle" else 1]:
                 yield f"the {length} tokens, {time} {where}", [*warm[:place], *part(1), *warm[place + 1 :]]
 
 
