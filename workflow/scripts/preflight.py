@@ -19,6 +19,7 @@ from coldprefix.files import write_json
 from coldprefix.job import Job, read_job
 from coldprefix.measure.cell import open_session
 from coldprefix.measure.probe import probe
+from coldprefix.measure.reference import check_reference
 from coldprefix.process.locks import exclusive
 from coldprefix.process.program import run_main, workflow_pid
 from coldprefix.setup.building import say
@@ -34,14 +35,15 @@ def main() -> None:
     arguments = parser.parse_args()
     job = read_job(arguments.plan, "preflight", arguments.phase)
     with naming(f"{job.phase} preflight", arguments.log):
-        look(job, weights_of(arguments.models, job.model.name, load(job.engine).weights), arguments.log, arguments.out)
+        look(job, arguments.models, arguments.log, arguments.out)
 
 
-def look(job: Job, weights: Path, log: Path, out: Path) -> None:
+def look(job: Job, models: Path, log: Path, out: Path) -> None:
     """Start the engine, ask it, and write the record."""
     say(f"{job.phase}: starting {job.engine} ({job.interface}) to read its settings")
     owner = workflow_pid()
     engine = load(job.engine)
+    weights = weights_of(models, job.model.name, engine.weights)
     with exclusive(f"{job.phase} preflight", owner), open_session(job, weights, log, owner) as session:
         in_force = session.in_force()
         if job.settings[engine.caching] and in_force.get(engine.caching) is False:
@@ -49,10 +51,18 @@ def look(job: Job, weights: Path, log: Path, out: Path) -> None:
                 f"{engine.title} has switched {engine.name}.{engine.caching} off by itself, so nothing can be reused; write "
                 f"{engine.caching}: false with states: [miss], or leave {job.phase} out of phases. Why, may stand in its log: {log}"
             )
+        reference = check_reference(session, models / job.model.name)
         probed = probe(session, job, in_force["context_tokens"], log)
         start_s = session.start_s
-    record = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "model": job.model.name, "in_force": in_force}
-    write_json(out, record | {"probe": probed, "start_s": round(start_s, 2)})
+    record = {
+        "phase": job.phase,
+        "engine": job.engine,
+        "interface": job.interface,
+        "model": job.model.name,
+        "settings": job.settings,
+        "in_force": in_force,
+    }
+    write_json(out, record | {"reference": reference, "probe": probed, "start_s": round(start_s, 2)})
     say(f"{job.phase}: ready after {start_s:.1f} s; reuses what its rule says in {len(probed)} of {len(probed)} requests")
 
 

@@ -17,7 +17,9 @@ def disagreements(one: dict[str, Any], other: dict[str, Any]) -> None:
     if one["engine"] != other["engine"] or one.get("model") != other.get("model"):
         return
     a, b = one["in_force"], other["in_force"]
-    differing = [key for key in contract.load(one["engine"]).must_agree if a.get(key) != b.get(key)]
+    engine = contract.load(one["engine"])
+    free = engine.may_differ(one.get("settings", {}))
+    differing = [key for key in engine.must_agree if key not in free and a.get(key) != b.get(key)]
     if not differing:
         return
     lines = [f"  {'setting':<20} {one['phase'] + ' (' + one['interface'] + ')':<32} {other['phase']} ({other['interface']})"]

@@ -47,7 +47,7 @@ def check_planned(records: Mapping[str, Mapping[str, Any]], planned: Mapping[str
 def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to put cells side by side that were measured under different conditions.
 
-    The machine must be the same for all; the settings in force and the model for all cells of a phase; and what must agree
+    The machine must be the same for all; a model of one name for all cells of a phase, the settings in force for all of a variant; and what must agree
     between the two interfaces of an engine (settings.py).
 
     Raises:
@@ -67,9 +67,11 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
     if not records:
         return
     compare(records, [("host", "cpu"), ("host", "usable_cpus"), ("host", "gpu_names"), ("job", "accelerator"), ("job", "threads")])
-    phases = dict.fromkeys(record["job"]["phase"] for record in records)
-    for phase in phases:
-        compare([r for r in records if r["job"]["phase"] == phase], [("job", "model")])
+    models: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        models.setdefault((record["job"]["phase"], record["job"]["model"]["name"]), []).append(record)
+    for cells in models.values():
+        compare(cells, [("job", "model")])
     # A variant of a sweep may change settings; within one, they are the same for all cells and for both interfaces of an engine.
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:

@@ -198,6 +198,10 @@ class Engine(ABC):
     refuses: ClassVar[Mapping[str, str]] = {}
     caching: ClassVar[str]
 
+    def may_differ(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        """Of `must_agree`, what these settings leave to each interface."""
+        return frozenset()
+
     @abstractmethod
     def environment(self, accelerator: str) -> str:
         """The folder of envs/ in which its sessions run."""

@@ -64,7 +64,8 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
 
 def _columns(data: style.Measured) -> dict[str, tuple[str, str]]:
     """label: (state, step)."""
-    changed = [state for state in data.states if state != BASELINE]
+    depths = data.trials.group_by("state").agg(pl.col("query_reusable_tokens").median()).sort("query_reusable_tokens")
+    changed = [state for state in depths["state"].to_list() if state != BASELINE]
     found = {"append": (BASELINE, "query")}
     found |= {f"edit at {_place(state)}": (state, "query") for state in changed}
     found |= {f"again at {_place(state)}": (state, "stream") for state in changed}

@@ -75,6 +75,9 @@ class LlamaCpp(Engine):
     refuses = {"OPTForCausalLM": 'convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported"'}  # noqa: RUF012
     caching = "prompt_cache"
 
+    def may_differ(self, settings: Mapping[str, Any]) -> frozenset[str]:
+        return frozenset({"window_tokens"} if settings.get("swa_full") == "default" else ())
+
     def environment(self, accelerator: str) -> str:
         """The same for all: it holds no accelerator code, since the library is built apart."""
         return "llamacpp"
