@@ -36,7 +36,7 @@ class Plan:
 
     Attributes:
         jobs: by cell, in the order of the configuration.
-        preflights: a job for each phase and model, with the top-level settings; by the phase, of further models by phase-model.
+        preflights: a job for each phase and model, with the top-level settings (of a sweep's own model: the sweep's); by the phase, of further models by phase-model.
     """
 
     config: Config
@@ -189,14 +189,16 @@ def _engine_use(name: str, accelerator: str) -> dict[str, str]:
 
 
 def _preflight(config: Config, job: Job) -> Job:
-    """A job for reading the settings of a phase: the top-level ones of config.yaml."""
+    """A job for reading the settings of a phase: the top-level ones of config.yaml; for a model that only a sweep names, those that it
+    gives it, since others may not run it."""
+    own = job.model.name == config.phase_models.get(job.phase, config.model)
     changes: dict[str, Any] = {
         "sweep": "main",
         "variant": "main",
         "configuration": "A128_B128",
         "state": registry.EDITS[0],
         "kinds": [{"configuration": "A128_B128", "lengths": {"A": 128, "B": 128, "Q": 8}, "state": registry.EDITS[0]}],
-        "settings": getattr(config, job.engine).model_dump(mode="json"),
+        "settings": getattr(config, job.engine).model_dump(mode="json") if own else job.settings,
         "protocol": job.protocol.model_dump() | PREFLIGHT,
         "code": digest("measure", engine=job.engine, states=registry.EDITS[0]),
     }
