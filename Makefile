@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report test test-all faults check audit docs lock
+.PHONY: help setup figures quick report layout test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,9 @@ quick: setup  ## the study's table without the sweeps, and what can be drawn fro
 
 report: setup  ## as figures, and results/report.html: everything in one file
 	@$(RUN) snakemake results/report.html
+
+layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
+	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

@@ -13,6 +13,7 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/peers.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/layout.smk"
 
 
 rule all:

@@ -13,7 +13,21 @@ PACKAGE = ROOT / "src" / "coldprefix"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up: a module imports from its own layer and from those before it.
 LAYERS = (
-    *("ground", "process", "setup", "engines", "models", "data", "measure", "analysis", "study", "claims", "instrument", "figures", "advice"),
+    *(
+        "ground",
+        "process",
+        "setup",
+        "engines",
+        "models",
+        "data",
+        "measure",
+        "analysis",
+        "study",
+        "claims",
+        "instrument",
+        "figures",
+        "advice",
+    ),
     "report",
 )
 LINES = 300

@@ -1,31 +1,46 @@
-"""The expected cost of a prompt's order, and the order that costs least."""
+"""The expected cost of a prompt's order on an engine, in computed tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
 
 from coldprefix.engines.reuse import Memory
 from coldprefix.study.prompt_file import Prompt, Segment, breaks
 
-Order = tuple[Segment, ...]
 Reused = Callable[[int, int], int]  # (tokens of the prompt, tokens before the first that is new) -> tokens reused
 
 
 @dataclass(frozen=True)
-class Layout:
-    """An order of a prompt's segments with what it makes an engine compute.
+class Case:
+    """One way in which a request can differ from the one before it.
 
     Attributes:
-        computed_tokens: expected for one request, which comes after another of the same prompt.
-        shares: (segment, tokens computed, probability): for each segment that can be the first that has changed.
+        segment: the first that has changed.
+        before: tokens before the first that is new.
+        reused, computed: tokens of the prompt.
+        chance: its probability.
     """
 
-    order: Order
-    computed_tokens: float
-    shares: tuple[tuple[str, int, float], ...]
+    segment: str
+    before: int
+    reused: int
+    computed: int
+    chance: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An order of a prompt's segments, with the cases that it makes."""
+
+    order: tuple[Segment, ...]
+    cases: tuple[Case, ...]
+
+    @property
+    def computed_tokens(self) -> float:
+        """Expected for one request, which comes after another of the same prompt."""
+        return sum(case.computed * case.chance for case in self.cases)
 
     @property
     def names(self) -> str:
@@ -46,22 +61,16 @@ def reused_by(memory: Callable[[], Memory]) -> Reused:
     return reused
 
 
-def layout_of(order: Order, prompt: Prompt, reused: Reused) -> Layout:
-    """An order and what it costs."""
-    shares = tuple(
-        (segment.name, prompt.tokens - reused(prompt.tokens, before), chance)
-        for segment, before, chance in breaks(order, prompt.requests_per_hour)
-    )
-    return Layout(order, sum(computed * chance for _, computed, chance in shares), shares)
+def layout_of(order: Sequence[Segment], prompt: Prompt, reused: Reused) -> Layout:
+    """An order and what it makes the engine compute."""
+    cases = []
+    for segment, before, chance in breaks(order, prompt.requests_per_hour):
+        kept = reused(prompt.tokens, before)
+        cases.append(Case(segment.name, before, kept, prompt.tokens - kept, chance))
+    return Layout(tuple(order), tuple(cases))
 
 
 def best_of(prompt: Prompt, reused: Reused) -> Layout:
-    """The order with the fewest expected computed tokens; of equal ones that which is nearest to the prompt as it stands."""
-    return min((layout_of(order, prompt, reused) for order in orders(prompt)), key=lambda layout: layout.computed_tokens)
-
-
-def orders(prompt: Prompt) -> Sequence[Order]:
-    """All orders that the segments' places allow, the present one's neighbours first: the question stays last."""
-    *rest, question = prompt.segments
-    first, free, last = (tuple(s for s in rest if s.place == place) for place in ("first", "free", "last"))
-    return [(*first, *middle, *last, question) for middle in permutations(free)]
+    """The better of the prompt as it stands and its best order: blocks, windows and states can make that the worse one."""
+    as_it_stands, best = (layout_of(order, prompt, reused) for order in (prompt.segments, prompt.best_order()))
+    return best if best.computed_tokens < as_it_stands.computed_tokens else as_it_stands

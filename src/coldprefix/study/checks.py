@@ -12,6 +12,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.job import Cell, Kind
 from coldprefix.strict import explain, suggest
 from coldprefix.study import registry
+from coldprefix.study.by_layout import with_layout
 from coldprefix.study.by_path import with_models_by_path
 from coldprefix.study.config import Config, matches
 
@@ -23,7 +24,7 @@ def parse(values: Mapping[str, Any]) -> Config:
         ColdprefixError: lists every mistake with its path and a correction.
     """
     try:
-        config: Config = Config.model_validate(with_models_by_path(values))
+        config: Config = Config.model_validate(with_layout(with_models_by_path(values)))
         lines = list(problems(config))
     except ValidationError as error:
         lines = explain(error, Config)
@@ -77,6 +78,8 @@ def _names(config: Config) -> Iterator[str]:
     for key, name in named:
         if name not in config.models:
             yield f"{key}: there is no model {name!r}{suggest(name, config.models)}; the models are {', '.join(config.models)}"
+    if config.layout and (lacking := [name for name in ("scaling", "layout") if name not in config.experiments]):
+        yield f"layout: the advice needs the experiments scaling and layout, and {lacking[0]} is not asked for; write experiments=scaling,layout"
     for name in config.experiments:
         if name != "main" and name not in config.sweeps:
             choices = ["main", *config.sweeps]

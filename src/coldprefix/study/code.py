@@ -27,6 +27,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "plot": (*STUDY, "figures", "instrument"),
     "build_report": (*STUDY, "figures", "report"),
     "compare_runs": (*STUDY, "figures"),
+    "advise": (*STUDY, "figures", "advice"),
     "calibrate": (*SUMMARIES, "engines/llamacpp", "engines/vllm", "instrument"),
     "time_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
     "compare_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),

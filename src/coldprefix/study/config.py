@@ -73,6 +73,7 @@ class Sweep(Variant):
     states: States = Field(min_length=1, description="Cache states of the sweep.")
     configurations: Configurations = Field(min_length=1, description="Lengths of the sweep.")
     variants: dict[Name, Variant] = Field(default={}, description="Named changes, each measured in every cell of the sweep.")
+    question_tokens: int | None = Field(default=None, ge=1, description="Tokens of the question Q, if not as in the main experiment.")
     mixed: bool = Field(
         default=False,
         description="All lengths of a state in one cell, called `mixed`: each of its processes measures them all, in random order.",
@@ -127,6 +128,9 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         ge=2, description="Samples of each time to first token in the calibration, per null engine; a tenth of it of each throughput."
     )
     peer_rounds: int = Field(ge=3, description="Runs of llama-bench of each length, each beside a miss of that length on each interface.")
+    layout: str | None = Field(
+        default=None, description="A prompt file (docs/layout.md), for `snakemake layout`: where should the parts that change stand?"
+    )
     compare: Compare | None = Field(default=None, description="Two runs to set side by side, for `snakemake compare`.")
     figures: Figures
     models: dict[Name, Model] = Field(min_length=1)
@@ -136,10 +140,11 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         named = [change.model for change in self._changes(cell) if getattr(change, "model", None)]
         return named[-1] if named else self.phase_models.get(cell.phase, self.model)
 
-    def lengths_of(self, configuration: str) -> Lengths:
-        """The token lengths that a configuration's name says."""
+    def lengths_of(self, configuration: str, sweep: str = "main") -> Lengths:
+        """The token lengths that a configuration's name says, with the question of a sweep."""
         a, b = re.findall(r"\d+", configuration)
-        return Lengths(A=int(a), B=int(b), Q=self.question_tokens)
+        own = self.sweeps[sweep].question_tokens if sweep in self.sweeps else None
+        return Lengths(A=int(a), B=int(b), Q=own or self.question_tokens)
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order of the configuration: the main experiment, then the sweeps."""
@@ -161,7 +166,7 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         protocol = self.protocol_of(cell)
         partners = [state for state in protocol["partners"] if state != cell.state] if protocol["content"] == "fresh" else []
         names = self.sweeps[cell.sweep].configurations if cell.configuration == MIXED else [cell.configuration]
-        lengths = {name: self.lengths_of(name) for name in names}
+        lengths = {name: self.lengths_of(name, cell.sweep) for name in names}
         least = self.least_reuse(cell)
 
         def too_short(state: str, own: Lengths) -> bool:

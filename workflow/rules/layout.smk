@@ -1,0 +1,25 @@
+# Advice on a prompt: snakemake --config layout=prompt.yaml experiments=scaling,layout
+
+
+if STUDY.config.layout:
+
+    rule layout:
+        input:
+            prompt=STUDY.config.layout,
+            trials=expand(
+                "results/experiments/{e}/trials.parquet", e=["scaling", "layout"]
+            ),
+            agreed="results/preflight/agreed.json",
+        output:
+            "results/layout/advice.parquet",
+            "results/layout/advice.parquet.sha256",
+            page="results/layout/advice.md",
+            figure=expand("figures/layout.{format}", format=FORMATS),
+        params:
+            look=STUDY.config.figures.model_dump_json(),
+            code=digest("advise"),
+        message:
+            "advising on {input.prompt}"
+        shell:
+            "{PYTHON:q} {SCRIPTS:q}/advise.py --plan {PLAN:q} --prompt {input.prompt:q} --trials {input.trials:q} --agreed {input.agreed:q}"
+            " --out results/layout --figure {output.figure:q}"
