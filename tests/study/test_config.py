@@ -24,6 +24,26 @@ def test_the_repository_s_own_configuration_is_valid_and_has_24_cells_and_sweeps
 
 
 BAD: list[tuple[Values, str]] = [
+    (
+        {"model": "lfm2-tiny", "accelerator": "cpu"},
+        "model: phase1 runs vLLM, which cannot run lfm2-tiny (its CPU build computes something else: of the model's 20 likeliest next tokens it",
+    ),
+    (
+        {"sweeps.architectures.variants.llama.model": "lama-tiny"},
+        "sweeps.architectures.variants.llama.model: there is no model 'lama-tiny' (did you",
+    ),
+    ({"states": ["hit", "substitute-1@900"]}, "states: substitute-1@900 of A512_B256: the place 900 lies beyond the 768 tokens of [A, B]"),
+    ({"partners": ["hit", "delete-768@0"]}, "partners: delete-768@0 of A512_B256: nothing of [A, B] would be left"),
+    ({"states": "hit,delete-0@50%"}, "states.1: 'delete-0@50%' changes nothing; write at least 1 token"),
+    (
+        {"configurations": "A8_B64", "experiments": ["main"]},
+        "a hit of 72 tokens reuses nothing on phase1, which reuses whole blocks of 128",
+    ),
+    ({"llamacpp.cache_reuse": 64}, "llamacpp.cache_reuse: llama-cpp-python (phase3b) cannot move cached runs; write cache_reuse: 0"),
+    ({"llamacpp.kv_type": "q8_0", "llamacpp.flash_attention": False}, "llamacpp.kv_type: q8_0 needs flash attention"),
+    ({"llamacpp.kv_type": "q8"}, "llamacpp.kv_type: 'q8' is not 'f16'"),
+    ({"vllm.retention_tokens": "some"}, "vllm.retention_tokens"),
+    ({"layout": "nowhere.yaml"}, "layout: cannot read nowhere.yaml"),
     ({"trialz": 3}, "trialz: there is no such key (did you mean 'trials'?)"),
     ({"vllm.block_tokenz": 16}, "vllm.block_tokenz: there is no such key (did you mean 'block_tokens'?)"),
     ({"configurations": ["A512-B256"]}, "configurations.0: 'A512-B256'"),

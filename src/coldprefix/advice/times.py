@@ -16,7 +16,7 @@ Curve = Callable[[int, int], float]  # (tokens computed, tokens reused) -> ms
 
 
 def curves(scaling: pl.DataFrame) -> list[Curve]:
-    """A curve for each engine process of one backend: between the measured lengths a straight line, beyond them the last one's slope.
+    """A curve for each engine process of one backend: between the measured lengths a straight line, beyond them the slope of the next two.
 
     Args:
         scaling: the valid trials of the sweep `scaling` of one backend (tables.TRIALS): misses of rising length, and hits, whose times by
@@ -34,10 +34,10 @@ def curves(scaling: pl.DataFrame) -> list[Curve]:
 
 
 def _curve(tokens: Sequence[int], ms: Sequence[float], per_reused: float) -> Curve:
-    last = (ms[-1] - ms[-2]) / (tokens[-1] - tokens[-2])
+    first, last = ((ms[i + 1] - ms[i]) / (tokens[i + 1] - tokens[i]) for i in (0, len(tokens) - 2))
 
     def curve(computed: int, reused: int) -> float:
-        beyond = max(0, computed - tokens[-1]) * last
+        beyond = max(0, computed - tokens[-1]) * last + min(0, computed - tokens[0]) * first
         return float(np.interp(computed, tokens, ms)) + beyond + per_reused * reused
 
     return curve

@@ -185,7 +185,7 @@ class Engine(ABC):
         interfaces: "http" and "python": how it can be reached.
         must_agree: settings in force that must be the same on all interfaces.
         weights: what it loads.
-        refuses: architectures that it cannot run, with its own words.
+        refuses: architectures that it cannot run, with its own words; refuses_on: those that it cannot run on an accelerator.
         caching: the key of its settings that switches the reuse of prefixes.
     """
 
@@ -196,7 +196,12 @@ class Engine(ABC):
     must_agree: ClassVar[tuple[str, ...]]
     weights: ClassVar[Literal["safetensors", "gguf"]]
     refuses: ClassVar[Mapping[str, str]] = {}
+    refuses_on: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     caching: ClassVar[str]
+
+    def refusals(self, accelerator: str) -> dict[str, str]:
+        """Architectures that it cannot run on an accelerator, with its own words."""
+        return {**self.refuses, **self.refuses_on.get(accelerator, {})}
 
     def may_differ(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Of `must_agree`, what these settings leave to each interface."""

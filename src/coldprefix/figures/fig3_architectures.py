@@ -51,15 +51,15 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     axes[0][0].set_yticks(range(len(variants)), [variant.partition("/")[2] for variant in variants])
     if image is not None:
         figure.colorbar(image, ax=axes, label="of the cached prompt\nreused (%)", fraction=0.025, pad=0.01)
-    names, machine = captions.where(data.provenance)
+    _, machine = captions.where(data.provenance)
     captions.note(
         figure, f"{machine}. Counts do not depend on the machine or on the weights; – : the engine does not run it.", settings.font_pt
     )
     text = "What survives of a cached prompt, by attention architecture (rows) and engine (panels): the share of its tokens that the engine says it"
     text += " reused when a question is appended, when one token is another at a depth of 10, 50 and 90 %, when the prompt is edited so a second time"
     text += " after the old one has been sent again, and when the old prompt comes back after such an edit. Columns ordered so. In the .csv: tokens,"
-    text += f" and what the edit costs over a hit in ms. Random weights of small models: {names}; one machine: {machine}."
-    return style.Drawing(figure, table, text)
+    text += " and what the edit costs over a hit in ms."
+    return style.Drawing(figure, table, captions.caption(data, text))
 
 
 def _columns(data: style.Measured) -> dict[str, tuple[str, str]]:

@@ -24,7 +24,13 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     figure, axes = plt.subplots(figsize=(settings.column_in, 2.3))
     for phase in data.phases:
         own = rows.filter(pl.col("phase") == phase)
-        look = {"color": style.BACKEND_COLOURS[phase], "marker": style.BACKEND_MARKERS[phase], "markersize": 3.5, "linewidth": 0.9}
+        look = {
+            "color": style.BACKEND_COLOURS[phase],
+            "marker": style.BACKEND_MARKERS[phase],
+            "markersize": 3.5,
+            "linewidth": 0.7,
+            "linestyle": ":",
+        }
         axes.plot(own["warmup_prompt_tokens"], own["most_lost"], label=style.backend_title(phase), **look)
     axes.set_xlabel("length of the cached prompt (tokens)")
     axes.set_ylabel("tokens of it that\nare computed again")
@@ -36,5 +42,6 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     text = "What blocks cost: tokens that a prompt with a question has in common with the cached one and that the engine computes all the same,"
     text += " at lengths on both sides of a block's border. "
     text += "All trials of a length gave the same number." if equal else "Shown is the most of the trials of a length."
-    text += f" {shown.height} trials, those that are too short to be a hit, too; {names}; one machine: {machine}."
+    processes = shown["engine_process"].n_unique()
+    text += f" {shown.height} trials in {processes} engine processes, those that are too short to be a hit, too; {names}; one machine: {machine}."
     return style.Drawing(figure, rows, text)

