@@ -105,8 +105,9 @@ def sessions(pieces: Pieces, form: str = "tokens") -> Iterator[Any]:
     llama = LlamaServer.__new__(LlamaServer)
     llama._settings = LlamaCppSettings.model_construct(prompt_cache=True, host_cache_mib=0, slots=1)
     llama._wire = LlamaWire(client, form, prompt_cache=True)
+    llama._wire.__dict__["forced_token"] = 262  # asked when a session starts
     vllm = VllmServer.__new__(VllmServer)
-    vllm._job = type("Job", (), {"threads": 2})()
+    vllm._job, vllm._model = type("Job", (), {"threads": 2})(), Path("nowhere")
     vllm._wire = VllmWire(client, form)
     for session in (llama, vllm):
         session._client, session._server = client, client.server
@@ -138,6 +139,9 @@ def test_what_a_server_says_of_itself(told: Any) -> None:
         for act in (session.reset, session._read_in_force if session is vllm else lambda: None, lambda own=session: own.seen([1, 2])):
             with suppress(ColdprefixError):
                 act()
+    asked = LlamaWire(llama._client, "tokens", prompt_cache=True)
+    with suppress(ColdprefixError):
+        assert isinstance(asked.forced_token, int)
 
 
 def mutate(data: bytes, changes: list[tuple[int, int]], keep: int | None) -> bytes:

@@ -32,9 +32,11 @@ class LlamaWire(Wire):
         """A token of the model's own vocabulary that decodes to complete UTF-8. Raises ColdprefixError if none of FORCED_WORDS is one."""
         for word in FORCED_WORDS:
             tokens = self.client.ask("/tokenize", {"content": word, "add_special": False}, "tokens")
+            if not isinstance(tokens, list) or len(tokens) != 1 or not isinstance(tokens[0], int):
+                continue
             # Some vocabularies put a space before a word that stands alone: what it decodes to is told apart by its letters only.
-            if len(tokens) == 1 and self.client.ask("/detokenize", {"tokens": tokens}, "content").strip() == word.strip():
-                return int(tokens[0])
+            if str(self.client.ask("/detokenize", {"tokens": tokens}, "content")).strip() == word.strip():
+                return tokens[0]
         raise ColdprefixError(
             f"the model's vocabulary has no token for any of {list(FORCED_WORDS)}, so no generated token is sure to be complete UTF-8, and the "
             "time of the first one would be lost; use phase3b, which needs none"
