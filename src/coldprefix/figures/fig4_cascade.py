@@ -49,7 +49,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
                 reused: Any = cached
                 computed = sent - reused
                 bottom.bar(
-                    x, computed, width, color=style.state_colour(state), hatch=registry.edit(state).hatch, edgecolor="white", linewidth=0.3
+                    x, computed, width, color=style.state_colour(state), hatch=style.state_hatch(state), edgecolor="white", linewidth=0.3
                 )
                 colour = style.pale(style.state_colour(state))
                 bottom.bar(x, reused, width, bottom=computed, color=colour, edgecolor="white", linewidth=0.3)

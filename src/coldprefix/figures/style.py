@@ -90,6 +90,11 @@ def state_colour(state: str) -> str:
     return registry.edit(state).colour
 
 
+def state_hatch(state: str) -> str:
+    """The hatch of a state, which keeps states apart in grey."""
+    return registry.edit(state).hatch
+
+
 def state_marker(state: str) -> str:
     """The marker of a state: one for each edit."""
     return STATE_MARKERS[edits.name_of(state)]
@@ -109,7 +114,7 @@ def pale(colour: str) -> str:
 
 def patch(state: str, label: str, **style: Any) -> Patch:
     """A state's entry in a legend."""
-    return Patch(**{"facecolor": state_colour(state), "hatch": registry.edit(state).hatch, "edgecolor": "white", "label": label, **style})
+    return Patch(**{"facecolor": state_colour(state), "hatch": state_hatch(state), "edgecolor": "white", "label": label, **style})
 
 
 def configuration_label(name: str, lengths: Mapping[str, int] | None) -> str:
@@ -162,7 +167,7 @@ def errors(row: Mapping[str, Any]) -> list[list[float]]:
 
 def bar(axes: Axes, x: float, row: Mapping[str, Any], state: str, width: float, **style: Any) -> None:
     """One bar with its interval, in the colour of its state."""
-    style = {"color": state_colour(state), "hatch": registry.edit(state).hatch, "edgecolor": "white", "linewidth": 0.3, **style}
+    style = {"color": state_colour(state), "hatch": state_hatch(state), "edgecolor": "white", "linewidth": 0.3, **style}
     axes.bar(x, row["median"], width, yerr=errors(row), error_kw={"elinewidth": 0.7, "ecolor": "black", "zorder": 5}, **style)
 
 
