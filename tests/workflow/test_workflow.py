@@ -121,7 +121,7 @@ def test_the_graph_does_not_depend_on_the_working_folder_s_name(snakemake: Run, 
 @given(
     phases=st.lists(st.sampled_from(["phase1", "phase2", "phase3a", "phase3b"]), min_size=1, unique=True),
     states=st.lists(st.sampled_from(["hit", "miss"]), min_size=1, unique=True),
-    lengths=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=4, unique=True),
+    lengths=st.lists(st.tuples(st.integers(64, 400), st.integers(64, 400)), min_size=1, max_size=4, unique=True),
     variants=st.lists(st.from_regex(r"[a-z][a-z0-9._-]{0,6}", fullmatch=True), max_size=2, unique=True),
 )
 def test_any_valid_configuration_gives_a_plan_of_exactly_the_cells_asked_for(

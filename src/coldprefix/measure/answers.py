@@ -19,6 +19,9 @@ from coldprefix.measure.prompts import draw_trial
 TOLERANCE = 0.25
 
 
+NOTHING: dict[str, Any] = {}  # what there is to say of a state of which nothing is reused
+
+
 def distance(one: dict[int, float], other: dict[int, float]) -> float:
     """Largest difference of the log-probabilities of ``one``'s tokens; of a token that ``other`` does not name, at least so large."""
     least = min(other.values())
@@ -41,20 +44,25 @@ def check_answers(session: Session, job: Job, process: int, number: int) -> list
     """
     if job.protocol.content != "fresh" or job.protocol.max_rejected == 1:
         return None
-    kinds = {kind.state: kind for kind in reversed(job.kinds) if load(kind.state).shape(kind.lengths.A, kind.lengths.B, kind.lengths.Q)[1]}
+    kinds = {kind.state: kind for kind in reversed(job.kinds) if load(kind.state).warmed}
     found = []
     for place, kind in enumerate(kinds.values()):
         record = _check(session, job, kind, process, number + 2 * place)
         if record is None:
             return None
-        found.append(record)
+        found += [record] if record else []
     return found
 
 
 def _check(session: Session, job: Job, kind: Kind, process: int, number: int) -> dict[str, Any] | None:
+    """The record of one state; NOTHING where by the engine's rule nothing is reused; None where the engine cannot be asked."""
     own, foreign = (
         draw_trial(kind.lengths, kind.state, job.model.vocabulary, job.protocol.seed, process, number + i, "fresh") for i in range(2)
     )
+    memory = session.memory()
+    memory.ask(session.seen(own.warm), 1)
+    if not memory.ask(session.seen(own.query), 1).most and not memory.ask(session.seen(own.stream), 1).most:
+        return NOTHING
     session.complete(own.warm, 1, stream=False)
     asked = own.query
     after = session.next_token(asked)

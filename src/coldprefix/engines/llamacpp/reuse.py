@@ -78,13 +78,15 @@ class WindowCells:
         self._head = 0
 
 
-def moved(held: list[int], prompt: Sequence[int], shared: int, least: int) -> int:
-    """Tokens that --cache-reuse takes over beyond the common prefix, by giving them other positions in ``held``.
+def moved(held: list[int], prompt: Sequence[int], shared: int, least: int) -> tuple[int, int]:
+    """(tokens that --cache-reuse takes over beyond the common prefix, by giving them other positions in ``held``; the position after the last
+    cached token, which may have moved with them).
 
     It walks the cached tokens forward only, and a run of at least ``least`` equal tokens goes to the head of the rest of the prompt: deletions
     are recovered; what is put in or replaced is a new head, which matches nothing.
     """
     there = at = shared
+    end = len(held)
     while there < len(held) and at < len(prompt):
         run = common_prefix(held[there:], prompt[at:])
         if run < least:
@@ -92,7 +94,8 @@ def moved(held: list[int], prompt: Sequence[int], shared: int, least: int) -> in
             continue
         held[at : at + run] = held[there : there + run]
         there, at = there + run, at + run
-    return at - shared
+        end = at if there == len(held) else len(held)
+    return at - shared, end
 
 
 class MovingSlot(Slot):
@@ -104,7 +107,7 @@ class MovingSlot(Slot):
 
     def ask(self, prompt: Sequence[int], generated: int) -> Promise:
         shared = common_prefix(self.held, prompt)
-        shared += moved(self.held, prompt, shared, self._least)
+        shared += moved(self.held, prompt, shared, self._least)[0]
         self.held = self.held[:shared]  # what was not moved is dropped, equal or not
         return super().ask(prompt, generated)
 
@@ -145,11 +148,13 @@ class CheckpointSlot(Memory):
     def _kept(self, prompt: Sequence[int]) -> int:
         """Tokens of the prompt that can stay; checkpoints behind them go."""
         shared = common_prefix(self._held, prompt)
+        lowest = self._lowest()
         if self._moves:
-            shared += moved(self._held, prompt, shared, self._moves)
+            further, end = moved(self._held, prompt, shared, self._moves)
+            shared, lowest = shared + further, end - 1  # a state has one position, that of the last token
         reused = shared
         needed = max(0, shared - self._window - (0 if shared < len(prompt) else 1))  # the lowest position that must be there
-        if shared and self._lowest() >= needed:
+        if shared and lowest >= needed:
             fitting = (c for c in reversed(self._checkpoints) if c.highest <= shared and (c.lowest < needed or c.lowest == 0))
             found = next(fitting, None)
             shared = min(shared, max(found.lowest + 1, found.highest)) if found else 0
