@@ -100,8 +100,8 @@ def test_the_advice_predicts_what_is_measured(values: Values, config: Config, tm
     for row in (now, best):
         assert row["predicted_ms"] == pytest.approx(5 + 0.1 * row["computed_tokens"], rel=0.02)
         assert row["measured_ms"] == pytest.approx(row["predicted_ms"], rel=0.02)
-    page = advice_table.page(advice, PROMPT)
+    page = advice_table.page(advice, PROMPT, "weights; machine")
     assert "**llama.cpp Python**: write system, date, question: 95 computed tokens become 25" in page and "(measured)" in page
-    drawing = advice_figure.draw(advice, config.figures)
+    drawing = advice_figure.draw(advice, config.figures, "weights; machine")
     drawing.figure.savefig(tmp_path / "advice.png")
     assert "expected TTFT (ms)" in [axes.get_ylabel() for axes in drawing.figure.axes]

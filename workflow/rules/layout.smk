@@ -10,6 +10,7 @@ if STUDY.config.layout:
                 "results/experiments/{e}/trials.parquet", e=["scaling", "layout"]
             ),
             agreed="results/preflight/agreed.json",
+            provenance="results/experiments/layout/provenance.json",
         output:
             "results/layout/advice.parquet",
             "results/layout/advice.parquet.sha256",
@@ -22,4 +23,4 @@ if STUDY.config.layout:
             "advising on {input.prompt}"
         shell:
             "{PYTHON:q} {SCRIPTS:q}/advise.py --plan {PLAN:q} --prompt {input.prompt:q} --trials {input.trials:q} --agreed {input.agreed:q}"
-            " --out results/layout --figure {output.figure:q}"
+            " --provenance {input.provenance:q} --out results/layout --figure {output.figure:q}"

@@ -12,8 +12,8 @@ from coldprefix.study.config import Figures
 LOOKS = {AS_IT_STANDS: "#D55E00", BEST: "#0072B2"}
 
 
-def draw(advice: pl.DataFrame, settings: Figures) -> style.Drawing:
-    """Draw a group of two bars for each backend, as measured, with the prediction as a line across each."""
+def draw(advice: pl.DataFrame, settings: Figures, scope: str) -> style.Drawing:
+    """``scope``: weights and machine. Draw a group of two bars for each backend, as measured, with the prediction as a line across each."""
     style.apply(settings)
     phases = advice["phase"].unique(maintain_order=True).to_list()
     figure, axes = plt.subplots(figsize=(settings.column_in, 2.5))
@@ -42,6 +42,8 @@ def draw(advice: pl.DataFrame, settings: Figures) -> style.Drawing:
     figure.legend(
         handles=[*handles, plt.Line2D([], [], color="black", linestyle="--", label="predicted")], loc="outside upper center", ncols=3
     )
+    captions.note(figure, scope.replace("; ", ".\n") + f".\nBars: {captions.INTERVAL}.", settings.font_pt)
     text = "Expected time to first token of a request of the prompt, as it stands and in its best order, with the expected number of computed tokens"
     text += f" in the bars. Bars: measured, {captions.INTERVAL}; dashed: predicted from the sweep over lengths and the rule of the engine's cache."
+    text += f" {scope}."
     return style.Drawing(figure, advice, text)

@@ -65,10 +65,10 @@ def _told(name: str, found: Estimate) -> dict[str, Any]:
     return {f"{name}_ms": found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def page(advice: pl.DataFrame, prompt: Prompt) -> str:
-    """The advice as Markdown: an answer for each backend, then what it was made from."""
+def page(advice: pl.DataFrame, prompt: Prompt, scope: str) -> str:
+    """The advice as Markdown: an answer for each backend, then what it was made from. ``scope``: weights and machine that it holds for."""
     lines = ["# Where the parts that change should stand", ""]
-    lines += [f"A prompt of {prompt.tokens} tokens, sent {prompt.requests_per_hour:g} times an hour to one cache.", ""]
+    lines += [f"A prompt of {prompt.tokens} tokens, sent {prompt.requests_per_hour:g} times an hour to one cache. Holds for {scope}.", ""]
     for (phase,), rows in advice.group_by("phase", maintain_order=True):
         now, best = rows.row(0, named=True), rows.row(1, named=True)
         lines.append(f"- **{_title(str(phase))}**: {_answer(now, best)}")
