@@ -1,5 +1,7 @@
 # The harness beside the engines' own instruments: llama-bench in one interleaved run, vLLM's own times in the main experiment's trials.
-BENCHED = [phase for phase in STUDY.phases if STUDY.preflights[phase].engine == "llamacpp"]
+BENCHED = [
+    phase for phase in STUDY.phases if STUDY.preflights[phase].engine == "llamacpp"
+]
 MAIN = STUDY.cells("main")
 
 
