@@ -181,6 +181,7 @@ def test_repeated_misses_are_found_to_be_hits_and_fail(
     assert pl.read_parquet(cell / "requests.rejected.parquet").height == 20
 
 
+@pytest.mark.slow
 def test_a_phase_may_name_its_own_model(finished: Path, snakemake: Run, tmp_path: Path) -> None:
     """OPT on vLLM beside GPT-2 on llama.cpp, as in the original study."""
     opt = "{source: standin, architecture: OPTForCausalLM, layers: 2, width: 128, heads: 2, positions: 1024, vocabulary: 50272, seed: 1}"
