@@ -11,6 +11,7 @@ import polars as pl
 from coldprefix.advice.order import Layout, best_of, layout_of, reused_by
 from coldprefix.advice.times import curves, measured, predicted
 from coldprefix.analysis.statistics import Estimate
+from coldprefix.figures.style import backend_title
 from coldprefix.study import registry
 from coldprefix.study.prompt_file import Prompt
 
@@ -71,14 +72,14 @@ def page(advice: pl.DataFrame, prompt: Prompt, scope: str) -> str:
     lines += [f"A prompt of {prompt.tokens} tokens, sent {prompt.requests_per_hour:g} times an hour to one cache. Holds for {scope}.", ""]
     for (phase,), rows in advice.group_by("phase", maintain_order=True):
         now, best = rows.row(0, named=True), rows.row(1, named=True)
-        lines.append(f"- **{_title(str(phase))}**: {_answer(now, best)}")
+        lines.append(f"- **{backend_title(str(phase))}**: {_answer(now, best)}")
     lines += [
         "",
         "| backend | order | segments | computed tokens | predicted ms | measured ms | prediction off by |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in advice.iter_rows(named=True):
-        cells = [_title(row["phase"]), row["order"], row["segments"], f"{row['computed_tokens']:.0f} of {row['prompt_tokens']}"]
+        cells = [backend_title(row["phase"]), row["order"], row["segments"], f"{row['computed_tokens']:.0f} of {row['prompt_tokens']}"]
         lines.append("| " + " | ".join([*cells, _ms(row, "predicted"), _ms(row, "measured"), _off(row)]) + " |")
     lines += [
         "",
@@ -102,11 +103,6 @@ def _answer(now: Mapping[str, Any], best: Mapping[str, Any]) -> str:
         if one is not None and other is not None:
             return f"{text}, {one:.1f} ms to the first token become {other:.1f} ({kind})."
     return text + "."
-
-
-def _title(phase: str) -> str:
-    engine, interface = registry.phases()[phase]
-    return f"{registry.engine(engine).title} {'HTTP' if interface == 'http' else 'Python'}"
 
 
 def _ms(row: Mapping[str, Any], kind: str) -> str:

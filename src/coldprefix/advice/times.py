@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import polars as pl
 
-from coldprefix.advice.order import Case, Layout
+from coldprefix.advice.order import Layout
 from coldprefix.analysis import linear
 from coldprefix.analysis.statistics import Estimate, student
 from coldprefix.study.by_layout import state_at
@@ -59,10 +59,6 @@ def measured(layout: Layout, context: int, trials: pl.DataFrame) -> Estimate:
     values = []
     for _, own in medians.sort("engine_process").group_by("engine_process", maintain_order=True):
         by_state = dict(own.select("state", "ttft_ms").iter_rows())
-        if all(_state(case, context) in by_state for case in layout.cases):
-            values.append(sum(case.chance * by_state[_state(case, context)] for case in layout.cases))
+        if all(state_at(case.before, context) in by_state for case in layout.cases):
+            values.append(sum(case.chance * by_state[state_at(case.before, context)] for case in layout.cases))
     return student(values, None)
-
-
-def _state(case: Case, context: int) -> str:
-    return state_at(case.before, context)

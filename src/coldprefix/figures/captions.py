@@ -66,7 +66,7 @@ def _title(record: Mapping[str, Any]) -> str:
 def _type(record: Mapping[str, Any]) -> str:
     """Of the weights: that of the GGUF file which llama.cpp loads; vLLM says what it has in force."""
     dtype = record["job"]["model"].get("gguf_type") or record["in_force"].get("dtype") or record["job"]["settings"].get("dtype")
-    if dtype == "auto":  # as docs/configuration.md describes it
+    if dtype == "auto":  # a record that does not tell: what it is where the hardware computes with 16 bits
         dtype = "bfloat16" if record["job"]["accelerator"] == "cpu" else "float16"
     return SHORT_TYPES.get(dtype, dtype) if dtype else "f16"
 

@@ -43,7 +43,7 @@ def arguments(job: Job) -> dict[str, Any]:
 
 
 def _dtype_of(accelerator: str) -> str:
-    """16 bits where the hardware computes with them: a CPU without such instructions emulates them, four times slower than 32 bits."""
+    """16 bits where the hardware computes with them: a CPU without such instructions emulates them, far slower than 32 bits."""
     if accelerator == "cuda":
         return "float16"
     try:

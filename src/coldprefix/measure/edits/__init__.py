@@ -78,13 +78,11 @@ class Edit:
         """(length of the query, tokens that it shares with what the cache was warmed with), for parts of so many tokens.
 
         Raises:
-            ValueError: parts of these lengths cannot be edited so, or the edit changes nothing.
+            ValueError: parts of these lengths cannot be edited so.
         """
         every = list(range(a + b + q + self.new))
         parts = Parts(every[:a], every[a : a + b], every[a + b : a + b + q], every[a + b + q :])
         query = self.apply(parts)
-        if self.again is not None and self.again(parts) == query:
-            raise ValueError("the edit changes nothing")
         shared = next((i for i, (x, y) in enumerate(zip(parts.warm, query, strict=False)) if x != y), min(a + b, len(query)))
         return len(query), shared if self.warmed else 0
 
