@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report layout test test-all faults check audit docs lock
+.PHONY: help setup figures quick report layout render kick reproduce artifact test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,19 @@ report: setup  ## as figures, and results/report.html: everything in one file
 
 layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
 	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
+
+render: setup  ## every figure, table and claim again from the shipped raw data, beside the shipped ones; no engine
+	@$(RUN) python workflow/scripts/render.py
+
+kick: setup  ## kick the tyres: the tiny model on all backends; counts must be as shipped
+	@$(RUN) snakemake --directory kick --configfile study/kick.yaml -- results/claims.md
+	@$(RUN) python workflow/scripts/evaluate.py --reference kick --results kick/results --counts-only
+
+reproduce: figures  ## the full study, claim by claim beside the shipped one
+	@$(RUN) python workflow/scripts/evaluate.py --reference cpu --results results
+
+artifact: setup  ## artifact/coldprefix-VERSION.tar.gz, its sha256 and ARTIFACT.pdf, from what is committed
+	@$(RUN) python workflow/scripts/pack_artifact.py
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

@@ -29,6 +29,7 @@ LAYERS = (
         "advice",
     ),
     "report",
+    "artifact",
 )
 LINES = 300
 

@@ -74,6 +74,16 @@ def test_a_reader_clicks_through_the_report(page: Path, browser: Browser) -> Non
     assert browser.run("document.querySelector('#fig1_invalidation details').open") is False
     browser.run("document.querySelector('#fig1_invalidation summary').click()")
     assert browser.run("document.querySelector('#fig1_invalidation tbody tr').getBoundingClientRect().height") > 0
+    # Claims are sorted by a column, up and down; those without an effect come last.
+    order = "[...document.querySelectorAll('#claim-table tbody tr')].map(r => r.id)"
+    effect = "document.querySelectorAll('#claim-table th button')[4].click()"
+    browser.run("document.querySelector('#claim-table th button').click()")
+    assert browser.run(order) == ["claim-C1", "claim-C5"]
+    browser.run(effect)
+    assert browser.run(order) == ["claim-C5", "claim-C1"]
+    browser.run(effect)
+    assert browser.run(order) == ["claim-C1", "claim-C5"]
+    assert browser.run("document.querySelector('#claim-table th[aria-sort]').textContent") == "effect"
     # The filter leaves what was asked for.
     browser.run("{const f = document.getElementById('filter'); f.value = 'phase3b hit'; f.dispatchEvent(new Event('input'));}")
     assert browser.run("document.getElementById('shown').textContent") == "3 of 14 cells" or browser.run(
@@ -112,6 +122,23 @@ def test_a_report_without_claims_says_so(page: Path, values: Values) -> None:
     text = report.build(trials, pl.DataFrame(schema=tables.schema(tables.SUMMARY)), None, [], [])
     assert "The claims were not checked" in text and "None." in text and "The harness was not calibrated" in text
     assert "The intervals were not checked" in text and 'id="cpu"' not in text, "nothing was measured on a CPU"
+
+
+def test_the_first_screen_has_six_lines_of_this_runs_data(page: Path, values: Values) -> None:
+    screen = page.read_text().split('id="first"')[1].split('id="claims"')[0]
+    told = dict(zip(re.findall(r"<dt>(.*)</dt>", screen), re.findall(r"<dd>(.*)</dd>", screen), strict=True))
+    assert len(told) == 6 and screen.count("<img") == 1
+    costs = told["What a cold prefix costs here"]
+    assert "ms per 1,000 tokens computed (cold of " in costs and costs.count("[") == 2, "each backend with its interval"
+    assert "the next request reuses after a miss" in told["What a miss destroys"]
+    assert told["How far the clock can be trusted"] == "The harness was not calibrated in this run."
+    assert re.search(r"\d+ of \d+ intervals leave 1 out", told["How far the intervals can be trusted"])
+    limits = told["What this run cannot say"]
+    assert "on a CPU" in limits and "weights are random" in limits and re.search(r"\d+ of \d+ trials, whose cache state was not", limits)
+    nothing = report.build(
+        pl.DataFrame(schema=tables.schema(tables.TRIALS)), pl.DataFrame(schema=tables.schema(tables.SUMMARY)), None, [], []
+    )
+    assert "Not measured" in nothing and "Not checked" in nothing, "a line for which there are no data says so"
 
 
 def test_the_calibration_is_shown(page: Path) -> None:

@@ -48,6 +48,7 @@ rule report:
             "figures/{name}.{format}", name=[*FIGURES, "calibration"], format=FORMATS
         ),
         calibration=rules.calibration.output.text,
+        clock=rules.calibration.output.summary,
         peers=rules.peers.output.text,
         self_check="results/self_check.parquet",
         provenance="results/provenance.json",
@@ -61,7 +62,7 @@ rule report:
     shell:
         "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
-        " --calibration {input.calibration:q} --peers {input.peers:q} --self-check {input.self_check:q} --out {output:q} --provenance {input.provenance:q}"
+        " --calibration {input.calibration:q} --clock {input.clock:q} --peers {input.peers:q} --self-check {input.self_check:q} --out {output:q} --provenance {input.provenance:q}"
 
 
 if STUDY.config.compare is not None:

@@ -1,6 +1,6 @@
 """Put everything into one HTML file that works offline.
 
-python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --self-check FILE --provenance FILE --out results/report.html
+python build_report.py --trials FILE --summary FILE [--claims FILE] --figures figures/*.png --self-check FILE --clock FILE --provenance FILE --out results/report.html
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--claims", type=Path)
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="PNG files, with .csv and .txt beside each")
     parser.add_argument("--calibration", type=Path, help="the table of the calibration as text")
+    parser.add_argument("--clock", type=Path, help="the calibration's summary: results/calibration/summary.parquet")
     parser.add_argument("--peers", type=Path, help="the engines' own instruments beside the harness, as text")
     parser.add_argument("--self-check", type=Path, help="the same computation measured in two places: results/self_check.parquet")
     parser.add_argument("--provenance", type=Path, required=True)
@@ -39,7 +40,8 @@ def main() -> None:
     calibration = arguments.calibration.read_text() if arguments.calibration else None
     peers = arguments.peers.read_text() if arguments.peers else None
     checked = read_tables([arguments.self_check], SELF_CHECK) if arguments.self_check else None
-    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers, checked)
+    clock = read_table(arguments.clock) if arguments.clock else None
+    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers, checked, clock)
     write_text(arguments.out, html)
 
 

@@ -19,6 +19,7 @@ from coldprefix.files import write_json
 from coldprefix.job import Job, read_job
 from coldprefix.measure.cell import open_session
 from coldprefix.measure.probe import probe
+from coldprefix.measure.provenance import without_places
 from coldprefix.measure.reference import check_reference
 from coldprefix.process.locks import exclusive
 from coldprefix.process.program import run_main, workflow_pid
@@ -62,7 +63,7 @@ def look(job: Job, models: Path, log: Path, out: Path) -> None:
         "settings": job.settings,
         "in_force": in_force,
     }
-    write_json(out, record | {"reference": reference, "probe": probed, "start_s": round(start_s, 2)})
+    write_json(out, without_places(record | {"reference": reference, "probe": probed, "start_s": round(start_s, 2)}))
     say(f"{job.phase}: ready after {start_s:.1f} s; reuses what its rule says in {len(probed)} of {len(probed)} requests")
 
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from pydantic import BaseModel
 
 from coldprefix.analysis.self_check import SELF_CHECK
+from coldprefix.artifact import page as artifact
 from coldprefix.data import tables
 from coldprefix.data.tables import SCHEMA_VERSION
 from coldprefix.setup.building import ROOT
@@ -129,6 +130,7 @@ def pages() -> dict[Path, str]:
         ROOT / "workflow" / "schemas" / "config.schema.json": json.dumps(Config.model_json_schema(), indent=1) + "\n",
         ROOT / "docs" / "configuration.md": configuration_page(),
         ROOT / "docs" / "data.md": data_page(),
+        ROOT / "ARTIFACT.md": artifact.page(),
     }
 
 

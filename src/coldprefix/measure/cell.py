@@ -55,10 +55,10 @@ def measure_cell(job: Job, measure: Callable[[int, int], Measured], folder: Path
         kept = folder / "requests.rejected.parquet"
         write_parquet(frame, kept)
         raise ColdprefixError(f"{error}\nThe rows are kept in {kept}, the engine's log in {log}") from None
-    record |= {
+    record = provenance.without_places(record) | {
         "job": job.model_dump(mode="json"),
         "software": provenance.software(),
-        "machine_lock": str(MACHINE),
+        "machine_lock": provenance.without_places(str(MACHINE)),
         "engine_busy_s": round(sum(row["total_ms"] or 0.0 for row in rows) / 1e3, 3),
         "settle_s": round(1e-3 * job.protocol.settle_ms * sum(row["step"] in ("query", "stream") for row in rows), 3),
         "job_s": round(age_s(os.getpid()), 3),

@@ -6,14 +6,37 @@ import os
 import platform
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from coldprefix import __version__
+from coldprefix.setup.building import CACHE, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
+# What a path begins with, and what stands in its place: records are published, and where folders lie changes no number.
+PLACES = {
+    CACHE: "$COLDPREFIX_CACHE",
+    ROOT: "$COLDPREFIX",
+    Path.cwd(): "$RUN",
+    Path(tempfile.gettempdir()): "$TMPDIR",
+    Path.home(): "$HOME",
+}
+
+
+def without_places(value: Any) -> Any:
+    """A record with a word in the place of each folder of this machine that it names: $COLDPREFIX_CACHE, $COLDPREFIX (the checkout), $RUN
+    (where Snakemake runs), $TMPDIR, $HOME."""
+    if isinstance(value, dict):
+        return {key: without_places(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_places(each) for each in value]
+    if isinstance(value, str):
+        for place, word in PLACES.items():
+            parts = re.split(rf"{re.escape(str(place))}(?=/|$|[\s'\",;:])", value)
+            value = word.join(parts)
+    return value
 
 
 def _first(path: str) -> str | None:

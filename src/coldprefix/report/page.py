@@ -24,7 +24,9 @@ from coldprefix.analysis.summary import COMPARISONS
 from coldprefix.errors import ColdprefixError
 from coldprefix.figures.style import backend_title
 from coldprefix.job import cell_of
+from coldprefix.report import first_screen
 
+FIRST = "fig1_invalidation"  # the one picture of the first screen
 ROWS_SHOWN = 300  # of a figure; the download has all
 METRICS = {"ttft_ms": "TTFT (ms)", "warmup_ms": "warm-up (ms)", "rewarm_ms": "re-warm (ms)", "throughput_tok_s": "tokens/s"}
 
@@ -51,6 +53,7 @@ def build(
     calibration: str | None = None,
     peers: str | None = None,
     self_check: pl.DataFrame | None = None,
+    clock: pl.DataFrame | None = None,
 ) -> str:
     """The page.
 
@@ -61,6 +64,7 @@ def build(
         calibration: the table of `instrument.calibration.table`, with the targets that were missed.
         peers: the table of `instrument.peers.table`.
         self_check: self_check.SELF_CHECK: the same computation measured in two places.
+        clock: the calibration's summary.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -101,6 +105,8 @@ def build(
         peers=peers,
         self_check=None if self_check is None else alarms(self_check),
         nominal=NOMINAL,
+        first=first_screen.lines(trials, summary, provenance, self_check, clock),
+        picture=next((_figure(path) for path in figures if path.stem == FIRST), None),
         on_cpu=any(r["job"]["accelerator"] == "cpu" for r in provenance),
     )
 

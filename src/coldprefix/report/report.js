@@ -1,5 +1,5 @@
 "use strict";
-// The filter over the table of cells, and details that open when a link leads into them.
+// The filter over the table of cells, claims sorted by a column, and details that open when a link leads into them.
 const filter = document.getElementById("filter");
 const rows = Array.from(document.querySelectorAll("#cell-table tbody tr"));
 const shown = document.getElementById("shown");
@@ -18,6 +18,24 @@ function reveal() {
   if (target instanceof HTMLDetailsElement) target.open = true;
   if (target) target.scrollIntoView();
 }
+function value(row, column) {
+  const cell = row.cells[column];
+  const given = cell.dataset.value;
+  return given === undefined ? cell.textContent.trim() : given === "" ? Infinity : Number(given);
+}
+function sortBy(header) {
+  const body = header.closest("table").tBodies[0];
+  const column = header.cellIndex;
+  const down = header.getAttribute("aria-sort") === "ascending";
+  for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
+  header.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const sorted = Array.from(body.rows).sort((a, b) => {
+    const [x, y] = [value(a, column), value(b, column)];
+    return typeof x === "number" ? x - y : x.localeCompare(y, "en", { numeric: true });
+  });
+  body.append(...(down ? sorted.reverse() : sorted));
+}
+for (const button of document.querySelectorAll("#claim-table th button")) button.addEventListener("click", () => sortBy(button.parentNode));
 filter.addEventListener("input", apply);
 addEventListener("hashchange", reveal);
 apply();

@@ -20,11 +20,13 @@ class Check:
         parameters: the type of its section `parameters` in claims.yaml.
         unit: of effect and threshold; x is a ratio.
         run: (parameters, threshold, data) -> the verdict.
+        counts: what decides is counted, not timed, and so the same on every machine.
     """
 
     parameters: type[Strict]
     unit: str
     run: Callable[[Any, float, Data], Outcome]
+    counts: bool = False
 
 
 def check(name: str) -> Check:

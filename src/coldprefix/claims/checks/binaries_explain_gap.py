@@ -90,4 +90,4 @@ def _told(part: Part) -> Part:
     return Part(part.label, text=part.text or part.missing or "", cells=part.cells, n=part.n)
 
 
-CHECK = Check(parameters=Parameters, unit="%", run=binaries_explain_gap)
+CHECK = Check(parameters=Parameters, unit="%", run=binaries_explain_gap, counts=True)

@@ -50,4 +50,4 @@ def _scope(data: Data) -> Scope:
     return engine._replace(hardware=None, weights=None, flags=None)
 
 
-CHECK = Check(parameters=Parameters, unit="exit code", run=converter_accepts)
+CHECK = Check(parameters=Parameters, unit="exit code", run=converter_accepts, counts=True)

@@ -46,4 +46,4 @@ def _part(p: Parameters, phase: str, threshold: float, data: Data) -> Part:
     return Part(phase, agrees, difference, text, tuple(cell for cell, _ in values), len(values))
 
 
-CHECK = Check(parameters=Parameters, unit="bytes", run=kv_bytes_per_token)
+CHECK = Check(parameters=Parameters, unit="bytes", run=kv_bytes_per_token, counts=True)

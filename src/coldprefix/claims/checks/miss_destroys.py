@@ -39,4 +39,4 @@ def _part(miss: CellName, threshold: float, data: Data) -> Part:
     return lost_part(miss.phase, after_miss, after_hit, threshold, text)
 
 
-CHECK = Check(parameters=Parameters, unit="%", run=miss_destroys)
+CHECK = Check(parameters=Parameters, unit="%", run=miss_destroys, counts=True)

@@ -14,7 +14,7 @@ from coldprefix.claims.effect import Effect, between
 from coldprefix.claims.scope import Scope
 from coldprefix.claims.verdict import Outcome, Part, combine, limits, show
 from coldprefix.errors import ColdprefixError
-from coldprefix.measure.provenance import ROOT
+from coldprefix.setup.building import ROOT
 from coldprefix.strict import Strict
 from coldprefix.study.config import PhaseName
 
@@ -110,4 +110,4 @@ def value_of(row: Reported) -> float | None:
     return None if found.is_empty() else float(found["value"][0])
 
 
-CHECK = Check(parameters=Parameters, unit="x", run=original_report)
+CHECK = Check(parameters=Parameters, unit="x", run=original_report, counts=True)

@@ -34,4 +34,4 @@ def reuse(p: Parameters, threshold: float, data: Data) -> Outcome:
     return combine(parts, threshold, lead, "tokens")
 
 
-CHECK = Check(parameters=Parameters, unit="tokens", run=reuse)
+CHECK = Check(parameters=Parameters, unit="tokens", run=reuse, counts=True)

@@ -70,4 +70,4 @@ def _beside(p: Parameters, variant: str, cell: CellName, data: Data) -> Part:
     return Part(cell.phase, text=f"beside it, {other}: {_counts(p, other, data)}", cells=(str(other),))
 
 
-CHECK = Check(parameters=Parameters, unit="%", run=reused_share)
+CHECK = Check(parameters=Parameters, unit="%", run=reused_share, counts=True)

@@ -54,4 +54,4 @@ def _refusals(data: Data, cell: CellName) -> Part:
     return Part("refused", text=text, cells=(str(cell),), n=len(counted))
 
 
-CHECK = Check(parameters=Parameters, unit="%", run=slots_evict_prefix)
+CHECK = Check(parameters=Parameters, unit="%", run=slots_evict_prefix, counts=True)
