@@ -89,7 +89,9 @@ def test_a_changed_claim_fails(spare: Reference, tmp_path: Path, monkeypatch: py
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     written = (ROOT / "claims.yaml").read_text()
-    (checkout / "claims.yaml").write_text(written.replace("    statement: One miss makes", "    statement: No miss makes", 1))
+    changed = written.replace('statement: "One miss makes', 'statement: "No miss makes', 1)
+    assert changed != written
+    (checkout / "claims.yaml").write_text(changed)
     monkeypatch.setattr("coldprefix.artifact.render.ROOT", checkout)
     found = again(spare, tmp_path / "out")
     wrong = [claim for claim in found.claims if not claim.passed]
