@@ -55,8 +55,8 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     largest = max([row["tokens"] for row in rows if row["tokens"] is not None], default=1024)
     step = 512 * 2 ** max(0, round(np.log2(largest / 1024)))
     for panel in axes.flat:
-        panel.set_xlim(-0.034 * largest, 1.05 * largest)
-        panel.set_xticks(range(0, int(1.1 * largest), step))
+        panel.set_xlim(-0.04 * largest, 1.12 * largest)
+        panel.set_xticks(range(0, int(1.12 * largest), step))
     for top, middle, _ in axes.T:
         top.tick_params(labelbottom=False)
         middle.set_xlabel("tokens recomputed")

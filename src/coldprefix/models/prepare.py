@@ -179,8 +179,8 @@ def _listed(model: ModelEntry, folder: Path) -> dict[str, dict[str, Any]]:
         return {file.name: {"bytes": file.stat().st_size, "sha256": sha256} for file, sha256 in hashes}
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        hashes = pool.map(sha256_of_file, files.values())
-    return {f: {"bytes": p.stat().st_size, "sha256": sha256} for (f, p), sha256 in zip(files.items(), hashes, strict=True)}
+        sums = dict(zip(files, pool.map(sha256_of_file, files.values()), strict=True))
+    return {f: {"bytes": p.stat().st_size, "sha256": sums[f]} for f, p in files.items()}
 
 
 def _check(name: str, model: ModelEntry, folder: Path) -> None:

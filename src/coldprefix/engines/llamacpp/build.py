@@ -150,7 +150,7 @@ def sharing_compiler(candidates: Sequence[str]) -> str:
     Raises:
         ColdprefixError: there is none.
     """
-    tried = []
+    tried: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "probe.cpp", Path(folder) / "probe.so"
         source.write_text('#include <iostream>\nvoid probe() { std::cout << "probe"; }\n')

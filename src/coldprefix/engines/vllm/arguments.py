@@ -14,7 +14,6 @@ from coldprefix.files import read_json
 from coldprefix.job import Job
 from coldprefix.process.server import clean_environment
 
-
 # Steps of up to so many tokens run as CUDA graphs. vLLM's own choice follows from the most sequences at once: 512 for the 256 that it is served
 # with, but 2 for the one that is measured here, and a hit, which computes a few dozen, would be the one step that no server takes.
 GRAPH_TOKENS = 512
