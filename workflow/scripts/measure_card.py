@@ -102,7 +102,7 @@ def median_ms(work: Callable[[], Any]) -> float:
         end.record()
         torch.cuda.synchronize()
         times.append(begin.elapsed_time(end))
-    return statistics.median(times)
+    return float(statistics.median(times))
 
 
 if __name__ == "__main__":

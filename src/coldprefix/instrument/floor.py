@@ -7,6 +7,7 @@ the card's bandwidth. Dense decoders with full attention: Llama's and GPT-2's ki
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -135,7 +136,7 @@ def products_ms(measured: Sequence[Mapping[str, Any]], tokens: float) -> float:
     points = sorted((point["tokens"], point["ms"]) for point in measured)
     if tokens <= points[0][0]:
         return float(points[0][1])
-    for (n, ms), (more, more_ms) in zip(points, points[1:], strict=False):
+    for (n, ms), (more, more_ms) in pairwise(points):
         if tokens <= more:
             return float(ms + (more_ms - ms) * (tokens - n) / (more - n))
     return float(points[-1][1] * tokens / points[-1][0])
