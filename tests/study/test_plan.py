@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Values, with_values
+import yaml
+from conftest import ROOT, Values, with_values
+from snakemake.utils import update_config
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job, read_job
@@ -54,3 +56,22 @@ def test_patience_is_no_part_of_a_digest_and_all_else_is(make_job: Callable[...,
     for changes in ({"trials": 77}, {"seed": 3}, {"vllm.kv_cache_gib": 3}, {"threads": 7}, {"model": "gpt2-tiny"}, {"question_tokens": 9}):
         assert make_job("phase1", "hit", changes).digest != base, changes
     assert make_job("phase1", "hit", {"llamacpp.slots": 2}).digest == base, "another engine's settings"
+
+
+def test_the_main_experiment_can_have_all_its_lengths_in_one_cell(values: Values) -> None:
+    plan = plan_of(parse(with_values(values, {"mixed": True, "experiments": ["main"], "states": ["miss"]})))
+    assert list(plan.jobs) == [f"{phase}/mixed/miss" for phase in values["phases"]]
+    kinds = plan.job("phase2/mixed/miss").kinds
+    assert {(kind.configuration, kind.state) for kind in kinds} == {(c, s) for c in values["configurations"] for s in values["partners"]}
+    assert "fig1_invalidation" in plan.figures()
+
+
+@pytest.mark.parametrize("study", ["gpu-8b", "gpu-124m"])
+def test_the_studies_of_the_gpu_can_be_planned(values: Values, study: str) -> None:
+    own = yaml.safe_load((ROOT / "study" / f"{study}.yaml").read_text())
+    update_config(values, own)
+    plan = plan_of(parse(values))
+    assert set(own["experiments"]) == {job.sweep for job in plan.jobs.values()}
+    assert all(job.accelerator == "cuda" and job.protocol.processes == 3 for job in plan.jobs.values())
+    assert plan.job("phase1/eager/mixed/miss").settings["enforce_eager"] is True
+    assert plan.job("phase1/sync/mixed/miss").settings["async_scheduling"] is False

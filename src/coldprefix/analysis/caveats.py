@@ -10,6 +10,7 @@ import polars as pl
 
 from coldprefix.analysis import statistics
 from coldprefix.job import cell_of
+from coldprefix.measure.gpu_state import HELD_BACK
 
 # One busy loop beside a 2-thread engine takes half of the machine and adds 70 % to a TTFT; below a twentieth nothing was separable
 # from noise. Steal hits harder, since it stops a thread that the others wait for.
@@ -20,6 +21,7 @@ DRIFT = 0.05  # from the first trial to the last, as a share of the median, if a
 DRIFT_P = 0.01
 DRIFT_POINTS = 200  # longer series are looked at as medians of so many blocks
 THROTTLED = 0.01  # share of the cell's time in which a GPU was throttled
+HELD_SAMPLES = 0.1  # share of the looks after the trials in which it was
 
 CAVEATS: dict[str, tuple[pl.DataType, str]] = {
     "cell": (pl.String(), "phase/[variant/]configuration/state"),
@@ -95,6 +97,14 @@ def _throttled(record: Mapping[str, Any] | None, again: str) -> Iterator[tuple[s
             share = (after[key] - before[key]) / 1e9 / record["wall_s"]
             if share > THROTTLED:
                 yield "throttled", f"{after['name']} was throttled for {policy} reasons in {share:.0%} of the time; {cure}, then {again}"
+    samples = record.get("gpu_samples") or []
+    held = [sample for sample in samples if HELD_BACK & set(sample["reasons"] or ())]
+    if len(held) > HELD_SAMPLES * len(samples):
+        reasons = ", ".join(sorted({reason for sample in held for reason in sample["reasons"]} & HELD_BACK))
+        yield (
+            "throttled",
+            f"a GPU was held back ({reasons}) after {len(held)} of {len(samples)} trials; cool it or fix its clocks, then {again}",
+        )
 
 
 def _drift(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:

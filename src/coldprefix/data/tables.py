@@ -128,6 +128,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "ttft_cost_ms": ("ms", "TTFT of this state minus that of a hit in the same process"),
     "ttft_cost_ms_per_token": ("ms/token", "the same, divided by the tokens that it computes more"),
     "ttft_degradation_pct": ("%", "TTFT of this state over that of a hit in the same process, minus 1"),
+    "query_cost_ms": ("ms", "time of a one-token answer in this state minus that of a hit in the same process"),
+    "query_degradation_pct": ("%", "time of a one-token answer in this state over that of a hit in the same process, minus 1"),
 }
 
 SUMMARY: Columns = {

@@ -59,6 +59,22 @@ def confounded(provenance: Sequence[Mapping[str, Any]]) -> str:
     return text + "."
 
 
+def sent_late(provenance: Sequence[Mapping[str, Any]]) -> bool:
+    """Does an engine here launch the next step before it sends a token? Then a streamed first token tells of more than the prefill."""
+    return any(record["job"]["accelerator"] == "cuda" and record["in_force"].get("async_scheduling") for record in provenance)
+
+
+def _scheduling(provenance: Sequence[Mapping[str, Any]]) -> str:
+    titles = dict.fromkeys(_title(record) for record in provenance if sent_late([record]))
+    if not titles:
+        return ""
+    named = " and ".join(titles)
+    return (
+        f"{named} launches the next step before it sends a token (asynchronous scheduling): its TTFT is what a client sees, and the prefill "
+        "alone is the answer of one token that is not streamed (query_ms)."
+    )
+
+
 def _title(record: Mapping[str, Any]) -> str:
     return registry.engine(record["job"]["engine"]).title
 
@@ -84,7 +100,7 @@ def caption(data: Measured, text: str) -> str:
     names, machine = where(data.provenance)
     n = int(data.trials.filter("valid").height)
     said = f"{text} {counted(data.trials)}, {n} valid trials in all; {names}; one machine: {machine}. {confounded(data.provenance)}"
-    return said.strip()
+    return f"{said.strip()} {_scheduling(data.provenance)}".strip()
 
 
 def backends(phases: Sequence[str]) -> list[str]:

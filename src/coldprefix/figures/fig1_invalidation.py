@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import polars as pl
 from matplotlib.axes import Axes
@@ -14,6 +16,7 @@ from coldprefix.study.config import Figures
 
 TOLD = "miss"  # the state whose cost the caption tells
 LABEL = 0.17  # height of a label, as a share of the highest bar of its row
+PREFILL: dict[str, Any] = {"marker": "D", "linestyle": "", "markersize": 3.5, "color": "black", "markerfacecolor": "white", "zorder": 5}
 NAMES = {"hit": "hit", "miss": "miss", "cold": "cold: the hit's prompt, nothing cached"}
 
 
@@ -21,7 +24,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     """Draw figure 1 for all phases of the main experiment; the two interfaces of an engine share a row and its axis."""
     style.apply(settings)
     data = data.of(sweep="main")
-    rows = data.summary.filter(pl.col("metric").is_in(["ttft_ms", *COMPARISONS]))
+    rows = data.summary.filter(pl.col("metric").is_in(["ttft_ms", "query_ms", *COMPARISONS]))
     ttft = rows.filter(pl.col("metric") == "ttft_ms")
     phases, states = data.phases, data.states
     lengths = style.lengths_of(data.provenance)
@@ -47,7 +50,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         for panel in line[len(of_engine) :]:
             panel.set_visible(False)
     handles = [style.patch(state, NAMES.get(state, state)) for state in states]
-    place = {"loc": "outside upper right", "ncols": len(states)} if wide else {"loc": "outside upper left", "ncols": 2}
+    if captions.sent_late(data.provenance):
+        handles.append(plt.Line2D([], [], label="its prefill: one token, not streamed", **PREFILL))
+    place = {"loc": "outside upper right", "ncols": len(handles)} if wide else {"loc": "outside upper left", "ncols": 2}
     figure.legend(handles=handles, handlelength=1.4, borderaxespad=0.1, **place)
     bars = "{};" + (" " if wide else "\n") + "bars: " + captions.INTERVAL + ("; " if wide else ";\n") + "points: processes' medians."
     captions.note(figure, captions.measured_note(data, wrap=not wide, bars=bars), settings.font_pt)
@@ -74,6 +79,9 @@ def _group(panel: Axes, i: int, data: style.Measured, states: list[str], largest
         style.bar(panel, i + shift, row, state, width)
         style.points(panel, i + shift, values, width)
         top = max([top, style.top(row), *values])
+        prefill = style.find(data.summary, metric="query_ms", state=state) if captions.sent_late(data.provenance) else None
+        if prefill is not None:
+            panel.plot(i + shift, prefill["median"], **PREFILL)
         text = _label(data.summary.filter(pl.col("state") == state))
         if text:
             # The first leans over the hit, whose bar is mostly low, so that it does not lie over the next bar.

@@ -52,9 +52,11 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
             _text(bottom, f"{_told(_in_us(reused.slope), 1)} \u00b5s/token", settings)
             found += [f"{found.pop()}; hits {_told(_in_us(reused.slope), 1)} \u00b5s per reused token"] if fitted else []
     _scales(axes, phases)
+    largest = max([row["tokens"] for row in rows if row["tokens"] is not None], default=1024)
+    step = 512 * 2 ** max(0, round(np.log2(largest / 1024)))
     for panel in axes.flat:
-        panel.set_xlim(-35, 1040)
-        panel.set_xticks([0, 512, 1024])
+        panel.set_xlim(-0.04 * largest, 1.12 * largest)
+        panel.set_xticks(range(0, int(1.12 * largest), step))
     for top, middle, _ in axes.T:
         top.tick_params(labelbottom=False)
         middle.set_xlabel("tokens recomputed")

@@ -20,6 +20,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job, Until
 from coldprefix.measure import protocol, provenance
 from coldprefix.measure.answers import check_answers
+from coldprefix.measure.gpu_state import GpuState
 from coldprefix.measure.stopping import fewest_and_most, precise_enough
 from coldprefix.process import lease
 from coldprefix.process.identity import age_s
@@ -75,13 +76,20 @@ def measure_process(job: Job, weights: Path, log: Path, owner: int | None, proce
     trials = (job.protocol.burn_in + job.protocol.trials) * len(job.kinds)
     bar = _Bar(f"{job.cell} {process + 1}/{most}" if most > 1 else job.cell, trials)
     with bar, open_session(job, weights, own_log, owner, process) as session, long_lived():
-        rows = protocol.run_process(session, job, process, first_order, bar.on_trial, owner)
+        gpus, samples = GpuState(), list[dict[str, Any]]()
+
+        def on_trial(done: list[protocol.Row]) -> None:
+            samples.extend(gpus.after(done[0]))
+            bar.on_trial(done)
+
+        rows = protocol.run_process(session, job, process, first_order, on_trial, owner)
         answers = check_answers(session, job, process, protocol.first_free(job)) if process == 0 else None
         known = {
             "answers": answers,
             "in_force": session.in_force(),
             "engine_start_s": round(session.start_s, 3),
             "engine_used_before": session.used_before,
+            "gpu_samples": samples,
         }
         return rows, known
 
@@ -91,6 +99,7 @@ def _processes(job: Job, measure: Callable[[int, int], Measured]) -> Measured:
     rows: list[protocol.Row] = []
     record: dict[str, Any] = {"host": provenance.host(), "started_at": datetime.now(UTC).isoformat()}
     record |= {"engine_start_s": [], "engine_used_before": []}
+    samples: list[dict[str, Any]] = []
     began = time.monotonic()
     fewest, most = fewest_and_most(job.protocol.processes)
     for process in range(most):
@@ -98,13 +107,14 @@ def _processes(job: Job, measure: Callable[[int, int], Measured]) -> Measured:
         rows += own
         for key in ("engine_start_s", "engine_used_before"):
             record[key].append(known[key])
+        samples += known["gpu_samples"]
         record.setdefault("answers", known["answers"])
         if record.setdefault("in_force", known["in_force"]) != known["in_force"]:
             raise ColdprefixError(f"a fresh engine came up with other settings: {record['in_force']} then {known['in_force']}")
         asked = job.protocol.processes
         if process + 1 >= fewest and isinstance(asked, Until) and precise_enough(*_ttfts(rows, job), asked.precision):
             break
-    return rows, record | {"wall_s": round(time.monotonic() - began, 3)}
+    return rows, record | {"gpu_samples": samples or None, "wall_s": round(time.monotonic() - began, 3)}
 
 
 def _ttfts(rows: list[protocol.Row], job: Job) -> tuple[list[list[float]], list[list[float]]]:

@@ -7,8 +7,10 @@ used there; of it, only the record is in models/.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +178,9 @@ def _listed(model: ModelEntry, folder: Path) -> dict[str, dict[str, Any]]:
         hashes = zip(model.files(), model.content().values(), strict=True)
         return {file.name: {"bytes": file.stat().st_size, "sha256": sha256} for file, sha256 in hashes}
     files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return {f: {"bytes": p.stat().st_size, "sha256": sha256_of_file(p)} for f, p in files.items()}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        sums = dict(zip(files, pool.map(sha256_of_file, files.values()), strict=True))
+    return {f: {"bytes": p.stat().st_size, "sha256": sums[f]} for f, p in files.items()}
 
 
 def _check(name: str, model: ModelEntry, folder: Path) -> None:

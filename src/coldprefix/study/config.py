@@ -116,6 +116,10 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         min_length=1, description="The lengths to measure: A512_B256 is a context A of 512 tokens and a context B of 256."
     )
     question_tokens: int = Field(ge=1, description="Tokens of the question Q that each query appends.")
+    mixed: bool = Field(
+        default=False,
+        description="As of a sweep: all lengths of a state of the main experiment in one cell, for engines whose start takes long.",
+    )
     accelerator: Literal["auto", "cpu", "cuda"] = Field(description="auto is cuda where an NVIDIA driver is loaded, else cpu.")
     threads: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(as_number)] = Field(
         description="Threads of an engine on the CPU; auto is the number of physical cores this process may use."
@@ -150,7 +154,8 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         """Every cell, in the order of the configuration: the main experiment, then the sweeps."""
         cells = []
         if "main" in self.experiments:
-            cells += [Cell(p, "main", c, s) for p in self.phases for c in self.configurations for s in self.states]
+            lengths = [MIXED] if self.mixed else self.configurations
+            cells += [Cell(p, "main", c, s) for p in self.phases for c in lengths for s in self.states]
         for name, sweep in self.sweeps.items():
             if name in self.experiments:
                 variants = {f"{name}/{variant}": own.phases for variant, own in sweep.variants.items()} or {name: None}
@@ -165,7 +170,8 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         its state means that is left out."""
         protocol = self.protocol_of(cell)
         partners = [state for state in protocol["partners"] if state != cell.state] if protocol["content"] == "fresh" else []
-        names = self.sweeps[cell.sweep].configurations if cell.configuration == MIXED else [cell.configuration]
+        listed = self.sweeps[cell.sweep].configurations if cell.sweep in self.sweeps else self.configurations
+        names = listed if cell.configuration == MIXED else [cell.configuration]
         lengths = {name: self.lengths_of(name, cell.sweep) for name in names}
         least = self.least_reuse(cell)
 

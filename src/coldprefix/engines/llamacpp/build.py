@@ -9,8 +9,9 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coldprefix.errors import ColdprefixError
@@ -34,6 +35,8 @@ FLAGS = (
 )
 CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native")
 TARGETS = ("llama-server", "llama-bench", "llama-quantize")
+CANDIDATES = ("c++", "g++", "clang++", "/usr/bin/g++", "/usr/bin/clang++")
+NVCC_VARIABLES = ("CUDAHOSTCXX", "NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
 
 
 def _sdist_pin() -> tuple[str, str]:
@@ -109,7 +112,7 @@ def ensure_build(accelerator: str) -> Path:
     """
     check_prerequisites()
     compiler = os.environ.get("CXX") or next(c for c in ("c++", "g++", "clang++") if shutil.which(c))
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    version = _version_of(compiler)
     if accelerator == "cuda":
         nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
         if not nvcc:
@@ -121,6 +124,8 @@ def ensure_build(accelerator: str) -> Path:
             version += subprocess.run(query, capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError):
             raise ColdprefixError("accelerator is cuda, but nvidia-smi finds no GPU: install its driver, or set accelerator: cpu") from None
+        compiler = sharing_compiler(list(dict.fromkeys([compiler, *CANDIDATES])))
+        version += f"host compiler {compiler} {_version_of(compiler)}"
     for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"):  # CMake takes them up
         version += f" {name}={os.environ[name]}" if name in os.environ else ""
     key = sha256_of("\0".join([*built_from(accelerator), *TARGETS, version, _cpu_features()]).encode())
@@ -129,11 +134,41 @@ def ensure_build(accelerator: str) -> Path:
         return folder
     with locked(folder.with_suffix(".lock")):
         if not finished(folder):
-            _build(accelerator, folder, {"source_sha256": source_key(), "compiler": version, "flags": list(_flags(accelerator))})
+            _build(accelerator, folder, compiler, {"source_sha256": source_key(), "compiler": version, "flags": list(_flags(accelerator))})
     return folder
 
 
-def _build(accelerator: str, folder: Path, record: Mapping[str, object]) -> None:
+def _version_of(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def sharing_compiler(candidates: Sequence[str]) -> str:
+    """The first C++ compiler of ``candidates`` whose libraries share the system's libstdc++.
+
+    A libggml-cuda that holds a libstdc++ of its own, as some images' compilers link it, crashes the program that loads it beside numpy.
+
+    Raises:
+        ColdprefixError: there is none.
+    """
+    tried: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "probe.cpp", Path(folder) / "probe.so"
+        source.write_text('#include <iostream>\nvoid probe() { std::cout << "probe"; }\n')
+        for compiler in filter(shutil.which, candidates):
+            command = [compiler, "-shared", "-fPIC", str(source), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0 and b"libstdc++.so" in library.read_bytes():
+                if tried:
+                    say(f"llama.cpp for cuda: built with {compiler}, since {', '.join(tried)} links libstdc++ statically or not at all")
+                return compiler
+            tried.append(compiler)
+    raise ColdprefixError(
+        f"no C++ compiler here links libstdc++ as a shared library (tried {', '.join(tried) or 'none'}), and llama.cpp for cuda needs one: "
+        "apt-get install g++"
+    )
+
+
+def _build(accelerator: str, folder: Path, compiler: str, record: Mapping[str, object]) -> None:
     started = time.monotonic()
     source = ensure_source() / "vendor" / "llama.cpp"
     tools = ensure_environment("llamacpp") / "bin"
@@ -146,8 +181,13 @@ def _build(accelerator: str, folder: Path, record: Mapping[str, object]) -> None
     cuda = ":/usr/local/cuda/bin" if accelerator == "cuda" else ""
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}{cuda}"}
     env.pop("VIRTUAL_ENV", None)
+    options = list(_flags(accelerator))
+    if accelerator == "cuda":
+        options += [f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_CUDA_HOST_COMPILER={shutil.which(compiler)}"]
+        for name in NVCC_VARIABLES:  # which would name another one
+            env.pop(name, None)
     what = f"llama.cpp for {accelerator}"
-    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *_flags(accelerator)], log, what, env)
+    run([tools / "cmake", "-G", "Ninja", "-S", source, "-B", work, *options], log, what, env)
     run([tools / "cmake", "--build", work, "--target", *TARGETS], log, what, env)
     shutil.copytree(work / "bin", folder, symlinks=True)
     libraries = {p.name: sha256_of(p.read_bytes()) for p in sorted(folder.iterdir()) if p.is_file() and not p.is_symlink()}

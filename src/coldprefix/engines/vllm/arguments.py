@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.files import read_json
 from coldprefix.job import Job
 from coldprefix.process.server import clean_environment
+
+# Steps of up to so many tokens run as CUDA graphs. vLLM's own choice follows from the most sequences at once: 512 for the 256 that it is served
+# with, but 2 for the one that is measured here, and a hit, which computes a few dozen, would be the one step that no server takes.
+GRAPH_TOKENS = 512
 
 
 def arguments(job: Job) -> dict[str, Any]:
@@ -24,7 +30,7 @@ def arguments(job: Job) -> dict[str, Any]:
         "max_num_batched_tokens": settings.batch_tokens,
         "max_num_seqs": 1,  # one request at a time, as llama.cpp's one slot
         "enable_prefix_caching": settings.prefix_caching,
-        "enforce_eager": settings.enforce_eager,
+        "enforce_eager": is_eager(job),
         "trust_remote_code": False,
         "load_format": "safetensors",
         "seed": 0,
@@ -37,9 +43,19 @@ def arguments(job: Job) -> dict[str, Any]:
         result["prefix_cache_retention_interval"] = None if settings.retention_tokens == "all" else settings.retention_tokens
     if not settings.hybrid_manager:
         result["disable_hybrid_kv_cache_manager"] = True
+    if settings.async_scheduling != "auto":
+        result["async_scheduling"] = settings.async_scheduling
     if job.accelerator == "cuda":
         result["kv_cache_memory_bytes"] = settings.kv_cache_gib * 2**30
+        if not is_eager(job):
+            result["max_cudagraph_capture_size"] = GRAPH_TOKENS
     return result
+
+
+def is_eager(job: Job) -> bool:
+    """Does the engine run without compilation and CUDA graphs?"""
+    asked = settings_of(job).enforce_eager
+    return job.accelerator == "cpu" if asked == "auto" else asked
 
 
 def _dtype_of(accelerator: str) -> str:
@@ -66,12 +82,22 @@ def environment(job: Job) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_HOST_IP": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
+        # Of temperatures above 0, which no request has; FlashInfer would compile it for a minute and a half at the first start.
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
         "VLLM_SERVER_DEV_MODE": "1",  # /reset_prefix_cache and /server_info
     }
     if job.accelerator == "cpu":
         extra["VLLM_CPU_KVCACHE_SPACE"] = str(settings_of(job).kv_cache_gib)
         extra["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))  # "auto" would leave one core idle
-    return clean_environment(extra)
+    inherited = clean_environment(extra)
+    # ninja, which compiles kernels at the start, is in the environment of the engine, and no PATH of a user's has that.
+    return inherited | {"PATH": f"{Path(sys.executable).parent}:{inherited.get('PATH', os.defpath)}"}
+
+
+def check_compiler(job: Job) -> None:
+    """Triton, which makes kernels at the engine's start, compiles how they are launched. Raises ColdprefixError if it will not find a C compiler."""
+    if job.accelerator == "cuda" and not any(shutil.which(name, path=environment(job)["PATH"]) for name in ("gcc", "clang")):
+        raise ColdprefixError(f"{job.cell}: vLLM on cuda needs a C compiler, gcc or clang, on PATH: apt-get install gcc")
 
 
 def layers_of(config: dict[str, Any]) -> str:
@@ -112,6 +138,7 @@ def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str
             "layers": layers_of(read_json(model / "config.json")),
             "dtype": str(own["dtype"]).removeprefix("torch."),
             "enforce_eager": own["enforce_eager"],
+            "graph_tokens": None if own["enforce_eager"] else config["compilation_config"]["max_cudagraph_capture_size"],
             "threads": job.threads,
         }
     except (KeyError, TypeError) as error:

