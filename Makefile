@@ -2,7 +2,8 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report layout test test-all faults check audit docs lock
+, := ,
+.PHONY: help setup figures quick report layout merge test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +22,10 @@ report: setup  ## as figures, and results/report.html: everything in one file
 
 layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
 	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
+
+merge: setup  ## raw data of several machines together, the machine a block: make merge RESULTS=a/results,b/results [OUT=results/merged]
+	@$(if $(RESULTS),,echo "coldprefix: name the folders of results: make merge RESULTS=a/results,b/results" >&2; exit 1;) \
+	$(RUN) python workflow/scripts/merge.py --results $(subst $(,), ,$(RESULTS)) --out $(or $(OUT),results/merged)
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

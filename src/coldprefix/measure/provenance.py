@@ -86,7 +86,9 @@ def slurm() -> dict[str, str | None] | None:
     """The SLURM job that this program runs in: its id, partition and node; None outside of SLURM."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
-    return {name: os.environ.get(f"SLURM{key}") for name, key in (("job", "_JOB_ID"), ("partition", "_JOB_PARTITION"), ("node", "D_NODENAME"))}
+    return {
+        name: os.environ.get(f"SLURM{key}") for name, key in (("job", "_JOB_ID"), ("partition", "_JOB_PARTITION"), ("node", "D_NODENAME"))
+    }
 
 
 def commit() -> str | None:
