@@ -103,7 +103,7 @@ def compared(state: pl.DataFrame, baseline: pl.DataFrame) -> Iterator[tuple[str,
 
 def in_pct(factor: Estimate) -> Estimate:
     """A ratio as a change in %; its sd stays a share."""
-    ends = {name: None if v is None else 100 * (v - 1) for name in ENDS for v in [getattr(factor, name)]}
+    ends: dict[str, Any] = {name: None if v is None else 100 * (v - 1) for name in ENDS for v in [getattr(factor, name)]}
     return replace(factor, units=tuple(100 * (v - 1) for v in factor.units), **ends)
 
 
