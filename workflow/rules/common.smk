@@ -10,7 +10,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of_file
 from coldprefix.process import locks, program, queue
 from coldprefix.setup.building import say
-from coldprefix.study import checks, cluster
+from coldprefix.study import checks, cluster, estimate
 from coldprefix.study.code import digest
 from coldprefix.study.machine import resolve_threads
 from coldprefix.study.plan import plan_of
@@ -32,6 +32,10 @@ try:
     STUDY = plan_of(checks.parse(config))
 except ColdprefixError as error:
     raise WorkflowError(str(error)) from None
+
+if STUDY.config.estimate:
+    print(estimate.text(STUDY, estimate.read_earlier(Path("results/raw"))), flush=True)
+    sys.exit(0)
 
 logger.addHandler(TimeLeft(STUDY.phases))
 

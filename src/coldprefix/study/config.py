@@ -131,6 +131,9 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
     layout: str | None = Field(
         default=None, description="A prompt file (docs/layout.md), for `snakemake layout`: where should the parts that change stand?"
     )
+    estimate: bool = Field(
+        default=False, description="Only say what this configuration will take (docs/cluster.md): `snakemake --config estimate=true`."
+    )
     vary: Annotated[list[Literal["host"]], BeforeValidator(as_list)] = Field(
         default=[],
         description="What may differ between the cells: host lets them be measured on several machines, each a block in the statistics; else that is refused.",
