@@ -2,7 +2,8 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report layout render kick reproduce artifact test test-all faults check audit docs lock
+, := ,
+.PHONY: help setup figures quick report layout merge render kick reproduce artifact test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,6 +36,10 @@ reproduce: figures  ## the full study, claim by claim beside the shipped one
 artifact: setup  ## artifact/coldprefix-VERSION.tar.gz, its sha256 and ARTIFACT.pdf, from what is committed
 	@$(RUN) python workflow/scripts/pack_artifact.py
 
+merge: setup  ## raw data of several machines together, the machine a block: make merge RESULTS=a/results,b/results [OUT=results/merged]
+	@$(if $(RESULTS),,echo "coldprefix: name the folders of results: make merge RESULTS=a/results,b/results" >&2; exit 1;) \
+	$(RUN) python workflow/scripts/merge.py --results $(subst $(,), ,$(RESULTS)) --out $(or $(OUT),results/merged)
+
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest
 
@@ -42,7 +47,7 @@ test-all: setup  ## all tests, the slow ones, too
 	@$(RUN) python -m pytest -m "slow or not slow"
 
 faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
-	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models
+	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models tests/slurm
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules

@@ -111,7 +111,7 @@ def test_no_file_is_longer_than_300_lines() -> None:
 
 def test_tests_mirror_the_source() -> None:
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
-    of_no_folder = {Path(), Path("faults"), Path("workflow")}
+    of_no_folder = {Path(), Path("faults"), Path("slurm"), Path("workflow")}
     assert folders > of_no_folder
     missing = [str(folder) for folder in folders - of_no_folder if not (PACKAGE / folder).is_dir()]
     assert not missing

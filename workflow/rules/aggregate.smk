@@ -24,6 +24,7 @@ rule experiment:
         text="results/experiments/{experiment}/summary.txt",
     params:
         code=digest("aggregate"),
+        vary=STUDY.config.vary,
     message:
         "putting the cells of {wildcards.experiment} together"
     shell:
@@ -47,6 +48,7 @@ rule aggregate:
         "results/summary.txt",
     params:
         code=digest("aggregate"),
+        vary=STUDY.config.vary,
     message:
         "putting all cells together"
     shell:

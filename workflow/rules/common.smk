@@ -8,15 +8,20 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of_file
-from coldprefix.process import locks, program
+from coldprefix.process import locks, program, queue
 from coldprefix.setup.building import say
-from coldprefix.study import checks
+from coldprefix.study import checks, cluster, estimate
 from coldprefix.study.code import digest
 from coldprefix.study.machine import resolve_threads
 from coldprefix.study.plan import plan_of
 from coldprefix.study.time_left import TimeLeft
 
-HELD = locks.hold_folder(Path())  # until this process ends
+try:
+    HELD = locks.hold_folder(
+        Path(), workflow.is_main_process
+    )  # until this process ends
+except ColdprefixError as error:
+    raise WorkflowError(str(error)) from None
 os.environ[program.VARIABLE] = str(os.getpid())  # jobs end with this process
 
 
@@ -27,6 +32,10 @@ try:
     STUDY = plan_of(checks.parse(config))
 except ColdprefixError as error:
     raise WorkflowError(str(error)) from None
+
+if STUDY.config.estimate:
+    print(estimate.text(STUDY, estimate.read_earlier(Path("results/raw"))), flush=True)
+    sys.exit(0)
 
 logger.addHandler(TimeLeft(STUDY.phases))
 
@@ -40,6 +49,7 @@ FIGURES = STUDY.figures()
 
 
 onstart:
+    check_cluster()
     # Not earlier: a dry run writes nothing.
     STUDY.write(Path(PLAN))
     # Snakemake's limit of 100 jobs per second, which no option turns off, wakes it once a second more for every finished job: after

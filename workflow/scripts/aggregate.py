@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     plan = read_json(arguments.plan)
     cells = plan["experiments"][arguments.experiment] if arguments.experiment else list(plan["cells"])
-    text = aggregate(arguments.raw, {cell: plan["cells"][cell] for cell in cells}, arguments.out, arguments.requests)
+    text = aggregate(arguments.raw, {cell: plan["cells"][cell] for cell in cells}, arguments.out, arguments.requests, plan.get("vary", []))
     print(f"\n{text}", flush=True)
 
 

@@ -7,7 +7,7 @@ cells, however many there are (benchmarks/scale.py).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from coldprefix.data.tables import SUMMARY, TRIALS
 from coldprefix.files import write_json, write_text
 
 
-def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, requests: bool) -> str:
+def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, requests: bool, vary: Sequence[str] = ()) -> str:
     """Write trials.parquet, summary.parquet, self_check.parquet, provenance.json (a list), summary.txt and, if asked for,
     requests.parquet; the sha256 of each table beside it.
 
     Args:
         raw: folder of the cells' folders.
         planned: the jobs of the plan by their cells' paths in it.
+        vary: what may differ between the cells ("host").
 
     Returns:
         The text of summary.txt.
@@ -42,7 +43,7 @@ def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, re
     """
     records = {cell: read_record(raw / cell, cell) for cell in planned}
     check_planned(records, planned)
-    check_comparable(list(records.values()))
+    check_comparable(list(records.values()), vary)
     together: dict[tuple[Any, ...], list[str]] = {}
     pairs: dict[tuple[Any, ...], list[str]] = {}
     for cell, record in records.items():

@@ -44,15 +44,43 @@ def check_planned(records: Mapping[str, Mapping[str, Any]], planned: Mapping[str
             )
 
 
-def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
+def check_comparable(records: Sequence[Mapping[str, Any]], vary: Sequence[str] = ()) -> None:
     """Refuse to put cells side by side that were measured under different conditions.
 
-    The machine must be the same for all; a model of one name for all cells of a phase, the settings in force for all of a variant; and what must agree
+    The machine must be the same for all, unless ``vary`` names the host: then this holds on each machine, which is a block in the statistics
+    (machines.py). A model of one name must be the same for all cells of a phase, the settings in force for all of a variant; and what must agree
     between the two interfaces of an engine (settings.py).
 
     Raises:
         ColdprefixError: names the field, the cells and both values, and how to measure anew.
     """
+    by_machine = machines_among(records)
+    if len(by_machine) > 1 and "host" not in vary:
+        (one, first), (other, second) = list(by_machine.items())[:2]
+        raise ColdprefixError(
+            f"cells of {len(by_machine)} machines cannot be compared: {path_of(first[0])} was measured on {_named(one, first[0])}, {path_of(second[0])} on "
+            f"{_named(other, second[0])}. Measure all on one (under SLURM: --nodelist, docs/slurm.md), or write vary: host, which makes the "
+            "machine a block in the statistics"
+        )
+    for own in by_machine.values():
+        _check_on_one_machine(own)
+
+
+def machines_among(records: Sequence[Mapping[str, Any]]) -> dict[str | None, list[Mapping[str, Any]]]:
+    """The records by the machine that they name; None: they name none."""
+    found: dict[str | None, list[Mapping[str, Any]]] = {}
+    for record in records:
+        found.setdefault(record["host"].get("machine"), []).append(record)
+    return found
+
+
+def _named(machine: str | None, record: Mapping[str, Any]) -> str:
+    slurm = record["host"].get("slurm") or {}
+    node = f", node {slurm['node']} of SLURM" if slurm.get("node") else ""
+    return f"the machine {machine or 'that is not named'} ({record['host']['cpu']}{node})"
+
+
+def _check_on_one_machine(records: Sequence[Mapping[str, Any]]) -> None:
 
     def compare(records: Sequence[Mapping[str, Any]], fields: Sequence[tuple[str, ...]]) -> None:
         for field in fields:
@@ -64,8 +92,6 @@ def check_comparable(records: Sequence[Mapping[str, Any]]) -> None:
                         f"{_get(record, field)!r} for {path_of(record)}. Measure anew: snakemake --forcerun {record['job']['phase']}"
                     )
 
-    if not records:
-        return
     compare(records, [("host", "cpu"), ("host", "usable_cpus"), ("host", "gpu_names"), ("job", "accelerator"), ("job", "threads")])
     models: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:

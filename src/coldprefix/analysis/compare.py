@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from coldprefix.analysis import statistics
+from coldprefix.analysis.comparable import machines_among
 from coldprefix.analysis.statistics import Estimate
 from coldprefix.analysis.summary import BASELINE, trials_of
 from coldprefix.data import tables
@@ -22,6 +23,7 @@ METRICS = ("ttft_ms", "ttft_non_streaming_ms", "warmup_ms", "rewarm_ms", "throug
 # What may be declared to differ, and the fields of a provenance record that it covers.
 AXES: dict[str, tuple[str, ...]] = {
     "host": (
+        "host.machine",
         "host.cpu",
         "host.usable_cpus",
         "host.memory_gib",
@@ -132,6 +134,11 @@ def check(one: Run, other: Run, vary: Sequence[str]) -> list[str]:
     """
     if one.folder.resolve() == other.folder.resolve():
         raise ColdprefixError(f"both runs are the same folder: {one.folder}")
+    for run in (one, other):
+        if (machines := len(machines_among(list(run.records.values())))) > 1:
+            raise ColdprefixError(
+                f"{run.folder} was measured on {machines} machines, and two runs are compared machine with machine: see make merge"
+            )
     if not one.records.keys() & other.records.keys():
         raise ColdprefixError(f"{one.folder} and {other.folder} have no cell in common, so there is nothing to compare")
     found = sorted(differences(one, other), key=lambda item: (item[0] or "", item[1]))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from coldprefix.analysis.machines import machine_of
 from coldprefix.analysis.statistics import Estimate, student
 
 FEWEST_LENGTHS = 4  # a bend needs one more than a line
@@ -27,6 +28,7 @@ class Fit:
             points; 0 for a line, negative where tokens cost more the longer the prompt is.
         deviations_pct: by tokens: how far the medians of this length lie from the line, in % of it.
         coefficients: (intercept, slope) of each process, shape (processes, 2).
+        machines: that the processes ran on.
     """
 
     slope: Estimate
@@ -34,15 +36,17 @@ class Fit:
     bend_pct: Estimate
     deviations_pct: dict[int, Estimate]
     coefficients: NDArray[np.float64]
+    machines: tuple[str, ...] = ()
 
     def at(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The mean line's values, shape of ``x``."""
-        intercept, slope = self.coefficients.mean(axis=0)
-        return np.asarray(intercept + slope * x)
+        if self.intercept.value is None or self.slope.value is None:
+            return np.full_like(x, np.nan)
+        return np.asarray(self.intercept.value + self.slope.value * x)
 
     def band(self, x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Ends of the 95 % interval of the line at each ``x``, shape of ``x``; None without an interval."""
-        found = [student(list(self.coefficients @ np.array([1.0, value])), self.slope.n) for value in x]
+        found = [student(list(self.coefficients @ np.array([1.0, value])), self.slope.n, machines=self.machines) for value in x]
         if any(each.low is None for each in found):
             return None
         return np.array([each.low for each in found]), np.array([each.high for each in found])
@@ -76,22 +80,27 @@ def fit(trials: pl.DataFrame, tokens: str = "stream_evaluated_tokens", column: s
         tokens: what the line is in: computed tokens, or cached ones.
     """
     used = trials.filter(pl.col(tokens) >= from_tokens)
-    lines, bends, deviations = [], [], dict[int, list[float]]()
-    for own in _medians(used, tokens, column).values():
+    lines, bends, deviations, machines = [], [], dict[int, list[tuple[str, float]]](), []
+    for process, own in _medians(used, tokens, column).items():
         x, y = (own[name].to_numpy().astype(np.float64) for name in (tokens, column))
         if len(x) < FEWEST_LENGTHS:
             continue
         intercept, slope = _polynomial(x, y, 1)
         lines.append((intercept, slope))
+        machines.append(machine_of(process))
         parabola = np.polynomial.Polynomial(_polynomial(x, y, 2))
         middle = (x[0] + x[-1]) / 2
         chord = (parabola(x[0]) + parabola(x[-1])) / 2
         bends.append(100 * (parabola(middle) - chord) / chord)
         for length, value in zip(x, y, strict=True):
-            deviations.setdefault(int(length), []).append(100 * (value / (intercept + slope * length) - 1))
+            deviations.setdefault(int(length), []).append((machines[-1], 100 * (value / (intercept + slope * length) - 1)))
     if not lines:
         return None
     n = used.drop_nulls([tokens, column]).height
     coefficients = np.array(lines)
-    off = {length: student(values, n) for length, values in sorted(deviations.items())}
-    return Fit(student(coefficients[:, 1].tolist(), n), student(coefficients[:, 0].tolist(), n), student(bends, n), off, coefficients)
+    off = {
+        length: student([value for _, value in found], n, machines=[machine for machine, _ in found])
+        for length, found in sorted(deviations.items())
+    }
+    intercept, slope, bend = (student(list(values), n, machines=machines) for values in (*coefficients.T, bends))
+    return Fit(slope, intercept, bend, off, coefficients, tuple(machines))

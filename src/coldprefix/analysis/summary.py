@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -15,11 +16,9 @@ from coldprefix.data.tables import METRICS, SUMMARY, TRIALS, schema
 CELL = ["phase", "engine", "interface", "sweep", "variant", "configuration", "state", "model"]
 BASELINE = "hit"  # the state that others are compared with
 COST, COST_PER_TOKEN, EFFECT = "ttft_cost_ms", "ttft_cost_ms_per_token", "ttft_degradation_pct"
-PREFILL_COST, PREFILL_EFFECT = (
-    "query_cost_ms",
-    "query_degradation_pct",
-)  # of the answer that is not streamed: the prefill and nothing after it
+PREFILL_COST, PREFILL_EFFECT = "query_cost_ms", "query_degradation_pct"  # of the answer that is not streamed: the prefill alone
 COMPARISONS = (COST, COST_PER_TOKEN, EFFECT, PREFILL_COST, PREFILL_EFFECT)
+ENDS = ("value", "low", "high", "like_low", "like_high")
 FEWEST_ARRIVALS = 16  # streamed tokens, below which there is no throughput: one late wake-up would decide it
 
 
@@ -107,9 +106,8 @@ def compared(state: pl.DataFrame, baseline: pl.DataFrame) -> Iterator[tuple[str,
 
 def in_pct(factor: Estimate) -> Estimate:
     """A ratio as a change in %; its sd stays a share."""
-    value, low, high = (None if v is None else 100 * (v - 1) for v in (factor.value, factor.low, factor.high))
-    units = tuple(100 * (v - 1) for v in factor.units)
-    return Estimate(factor.n, factor.processes, value, factor.sd, low, high, units)
+    ends: dict[str, Any] = {name: None if v is None else 100 * (v - 1) for name in ENDS for v in [getattr(factor, name)]}
+    return replace(factor, units=tuple(100 * (v - 1) for v in factor.units), **ends)
 
 
 def _told(found: Estimate) -> dict[str, Any]:

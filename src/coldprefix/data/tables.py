@@ -24,7 +24,10 @@ REQUESTS: Columns = {
     "job": (pl.String(), "the cell whose job measured it"),
     "own": (pl.Boolean(), "the trial has the state of that cell; if not, it is a partner's, measured beside it as a control"),
     "process": (pl.Int32(), "0, 1, ...: the job's engine processes"),
-    "engine_process": (pl.String(), "tells the engine's process from all others: cells may share a server"),
+    "engine_process": (
+        pl.String(),
+        "MACHINE:PROCESS: tells the engine's process from all others, and the machine from others: cells may share a server",
+    ),
     "trial": (pl.Int32(), "0, 1, ... within the process, burn-in included: the round, in which each kind of trial of the job comes once"),
     "burn_in": (pl.Boolean(), "a first trial in a process: not in the statistics"),
     "order": (pl.Int32(), "0, 1, ...: the request's place in its job"),

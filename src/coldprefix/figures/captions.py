@@ -25,9 +25,14 @@ def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Weights and machine, e.g. "gpt2-standin (random weights)" and "Xeon, 2 threads"."""
     models = {r["job"]["model"]["name"]: r["job"]["model"]["random_weights"] for r in provenance}
     names = ", ".join(name + (" (random weights)" if random else "") for name, random in models.items())
-    host, job = provenance[0]["host"], provenance[0]["job"]
-    machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
-    return names, machine
+
+    def machine(record: Mapping[str, Any]) -> str:
+        host, job = record["host"], record["job"]
+        return str(host["gpus"][0]["name"]) if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
+
+    kinds = " and ".join(dict.fromkeys(map(machine, provenance)))
+    number = len({record["host"].get("machine") for record in provenance})
+    return names, f"{number} machines: {kinds}" if number > 1 else kinds
 
 
 def _span(values: Sequence[int], one: str, many: str) -> str:

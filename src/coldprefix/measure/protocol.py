@@ -16,6 +16,7 @@ from coldprefix.job import Job, Kind, common_prefix
 from coldprefix.measure.load import Load
 from coldprefix.measure.prompts import TrialPrompts, draw_trial, prompt_hash
 from coldprefix.measure.verify import intended_reuse, rejection
+from coldprefix.process.identity import machine
 
 Row = dict[str, Any]
 STRIDE = 16  # numbers of prompts in a round: what a job's own trials are sent does not depend on which partners it has
@@ -102,7 +103,7 @@ def run_process(
     rows: list[Row] = []
     load = Load(session.process_ids(), workflow)
     keys: Row = {"phase": job.phase, "engine": job.engine, "interface": job.interface, "sweep": job.sweep, "variant": job.variant}
-    keys |= {"model": job.model.name, "job": job.cell, "process": process, "engine_process": session.identity}
+    keys |= {"model": job.model.name, "job": job.cell, "process": process, "engine_process": f"{machine()}:{session.identity}"}
     protocol = job.protocol
     stride = _stride(job)
     for trial in range(protocol.burn_in + protocol.trials):
@@ -112,9 +113,9 @@ def run_process(
             prompts = draw_trial(kind.lengths, kind.state, job.model.vocabulary, protocol.seed, process, number, protocol.content)
             own = is_own(job, kind)
             done = run_trial(session, prompts, job, protocol.stream_tokens if own else PARTNER_TOKENS)
-            machine = load.since_last()
+            loaded = load.since_last()
             for row in done:
-                row |= keys | machine | {"configuration": kind.configuration, "state": kind.state, "own": own}
+                row |= keys | loaded | {"configuration": kind.configuration, "state": kind.state, "own": own}
                 row |= {"trial": trial, "burn_in": trial < protocol.burn_in, "order": first_order + len(rows)}
                 rows.append(row)
             on_trial(done)

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from coldprefix import __version__
+from coldprefix.process.identity import machine
 from coldprefix.setup.building import CACHE, ROOT
 
 # What a path begins with, and what stands in its place: records are published, and where folders lie changes no number.
@@ -90,6 +91,8 @@ def _violation_ns(pynvml: Any, handle: Any, policy: int) -> int | None:
 def host() -> dict[str, Any]:
     """The machine, as far as numbers depend on it."""
     return {
+        "machine": machine(),
+        "slurm": slurm(),
         "cpu": cpu_name(),
         "cores": psutil.cpu_count(logical=False),
         "usable_cpus": len(os.sched_getaffinity(0)),
@@ -99,6 +102,15 @@ def host() -> dict[str, Any]:
         "system": platform.system(),
         "load_1min": os.getloadavg()[0],
         "gpus": gpus(),
+    }
+
+
+def slurm() -> dict[str, str | None] | None:
+    """The SLURM job that this program runs in: its id, partition and node; None outside of SLURM."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    return {
+        name: os.environ.get(f"SLURM{key}") for name, key in (("job", "_JOB_ID"), ("partition", "_JOB_PARTITION"), ("node", "D_NODENAME"))
     }
 
 

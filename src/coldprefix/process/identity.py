@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
 import time
+from functools import cache
 from pathlib import Path
 
 # The file whose lock stands for the machine. Not in $TMPDIR, which differs between users and sessions, while the machine that they measure
 # on is the same. Another one is for tests, whose times nobody reads: it stands for a machine of its own, and records name it.
-MACHINE_LOCK = Path(os.environ.get("COLDPREFIX_MACHINE_LOCK") or "/tmp/coldprefix-measuring.lock")  # noqa: S108  (locks.py opens it with care)
+USUAL_LOCK = "/tmp/coldprefix-measuring.lock"  # noqa: S108  (locks.py opens it with care)
+MACHINE_LOCK = Path(os.environ.get("COLDPREFIX_MACHINE_LOCK") or USUAL_LOCK)
 
 
 def born(pid: int) -> int:
@@ -34,6 +38,17 @@ def is_alive(pid: int, start: int) -> bool:
 def age_s(pid: int) -> float:
     """Seconds since a process was started. Raises OSError if there is none."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - born(pid) / os.sysconf("SC_CLK_TCK")
+
+
+@cache
+def machine() -> str:
+    """16 hex digits that tell this machine from others, also of the same make: a hash of its id, its host name and its lock, where that is
+    not the usual one. It names nobody: the id, of 128 random bits, is secret enough. A machine without one is another after each start.
+    """
+    found = (Path(name) for name in ("/etc/machine-id", "/var/lib/dbus/machine-id", "/proc/sys/kernel/random/boot_id"))
+    number = next((text for file in found if file.is_file() and (text := file.read_text().strip())), "")
+    parts = [number, socket.gethostname(), *([str(MACHINE_LOCK)] if str(MACHINE_LOCK) != USUAL_LOCK else [])]
+    return hashlib.sha256("\0".join(["coldprefix", *parts]).encode()).hexdigest()[:16]
 
 
 def this_system() -> str:

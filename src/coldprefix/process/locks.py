@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.process import lease
+from coldprefix.process import lease, queue
 from coldprefix.process.identity import MACHINE_LOCK
 
 MACHINE = MACHINE_LOCK
@@ -107,26 +107,32 @@ def _write(handle: IO[str], text: str) -> None:
         pass
 
 
-def hold_folder(folder: Path) -> IO[str]:
+def hold_folder(folder: Path, may_unlock: bool = True) -> IO[str]:
     """Mark a folder as in use by this process until it ends; remove Snakemake's locks if every run that could have left them is dead.
 
     Snakemake's own lock is a file: a run that is killed leaves it, and every later run would stop. Every Snakemake of ours, a dry run
     too, holds a shared lock of the kernel's here; whoever gets the exclusive one for a moment is alone.
 
+    Args:
+        may_unlock: this is the Snakemake that was started by hand, not one that it has submitted to a cluster.
+
     Returns:
         What must be kept until this process ends.
+
+    Raises:
+        ColdprefixError: an earlier run was killed whose jobs are still in a cluster's queue: they would write what this run measures.
     """
     mark = folder / ".snakemake" / "coldprefix.lock"
     mark.parent.mkdir(exist_ok=True)
     handle = open(mark, "w")  # noqa: SIM115  (held by the caller)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        stale = [file for file in (folder / ".snakemake" / "locks").glob("*") if file.is_file()]
-        for file in stale:
-            file.unlink()
-        if stale:
+    stale = [file for file in (folder / ".snakemake" / "locks").glob("*") if file.is_file()]
+    if may_unlock and stale and not queue.may_write(folder):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for file in stale:
+                file.unlink()
             print("coldprefix: an earlier run in this folder was killed; its lock has been removed", file=sys.stderr, flush=True)
-    except BlockingIOError:
-        pass  # another run is alive: Snakemake will say so
+        except BlockingIOError:
+            pass  # another run is alive: Snakemake will say so
     fcntl.flock(handle, fcntl.LOCK_SH)
     return handle

@@ -135,6 +135,13 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
     layout: str | None = Field(
         default=None, description="A prompt file (docs/layout.md), for `snakemake layout`: where should the parts that change stand?"
     )
+    estimate: bool = Field(
+        default=False, description="Only say what this configuration will take (docs/cluster.md): `snakemake --config estimate=true`."
+    )
+    vary: Annotated[list[Literal["host"]], BeforeValidator(as_list)] = Field(
+        default=[],
+        description="What may differ between the cells: host lets them be measured on several machines, each a block in the statistics; else that is refused.",
+    )
     compare: Compare | None = Field(default=None, description="Two runs to set side by side, for `snakemake compare`.")
     figures: Figures
     models: dict[Name, Model] = Field(min_length=1)

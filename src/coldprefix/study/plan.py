@@ -125,7 +125,7 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write what the programs read: {"cells", "preflight"}: jobs by name; "models": entries by name; "experiments": cells by name;
-        "lengths" of the configurations; "figures": how they look."""
+        "lengths" of the configurations; "figures": how they look; "vary": what may differ between cells."""
         content: dict[str, Any] = {
             "cells": {cell: job.model_dump(mode="json") for cell, job in self.jobs.items()},
             "preflight": {phase: job.model_dump(mode="json") for phase, job in self.preflights.items()},
@@ -133,6 +133,7 @@ class Plan:
             "experiments": {name: self.cells(name) for name in self.config.experiments},
             "lengths": {name: self.config.lengths_of(name).model_dump() for name in self.config.configurations},
             "figures": self.config.figures.model_dump(mode="json"),
+            "vary": self.config.vary,
         }
         write_json(path, content)
 
