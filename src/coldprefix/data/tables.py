@@ -116,6 +116,14 @@ TRIALS: Columns = {
         pl.Float64(),
         "time of the first of them, which takes the place of [A, B] where there is no other: saving it, where it is saved, included; null without",
     ),
+    "pace": (
+        pl.Float64(),
+        "the engine's own time for each token that the streaming query computed, over the median of its cell's valid trials; null if unknown",
+    ),
+    "off_pace": (
+        pl.Boolean(),
+        "that is far from 1 (analysis/pace.py): the count or the time of this trial is doubtful; in the statistics all the same. null: not judged",
+    ),
 }
 
 # metric: (unit, what it is); the rows of summary
