@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from coldprefix.analysis.pace import with_pace
 from coldprefix.data import tables
 
 
-def trials(times: list[float | None], computed: int = 200, **changes: Any) -> pl.DataFrame:
+def trials(times: Sequence[float | None], computed: int = 200, **changes: Any) -> pl.DataFrame:
     own: dict[str, Any] = {"job": "phase3b/A512_B256/miss", "configuration": "A512_B256", "state": "miss", "own": True, "valid": True}
     own |= {"burn_in": False, "process": 0, "stream_evaluated_tokens": computed, "engine_ttft_ms": None, "engine_process": "1-1"} | changes
     schema = {**tables.schema(tables.TRIALS)}

@@ -47,7 +47,9 @@ def test_fig10_shows_what_is_measured_beside_what_the_rule_says(values: Values, 
         assert own["foreign_tokens"].to_list() == [0, 384, 1152]
         return [round(value) for value in own[column]]
 
-    assert of("pool", "measured_pct") == [100, 100, 100] and of("pool", "most_pct") == [100, 100, 75], "12 blocks: the fourth of four is lost"
+    assert of("pool", "measured_pct") == [100, 100, 100] and of("pool", "most_pct") == [100, 100, 75], (
+        "12 blocks: the fourth of four is lost"
+    )
     assert of("four_slots", "measured_pct") == [100, 0, 0] and of("four_slots", "most_pct") == [100, 100, 0]
     assert of("one_slot", "measured_pct") == of("one_slot", "least_pct") == [100, 0, 0]
     assert of("tier_2mib", "measured_pct") == [100, 0, 0] and of("tier_2mib", "least_pct") == [100, 100, 100]
@@ -62,7 +64,9 @@ def test_fig11_shows_restoring_beside_computing_by_length(values: Values, config
     drawing = fig11_tier.draw(data, config.figures)
     reader, text = written(drawing, tmp_path, config)
     check_fonts(reader)
-    assert all(word in text.replace("\n", " ") for word in ("restored from the tier", "computed again: no tier", "length of the cached prompt"))
+    assert all(
+        word in text.replace("\n", " ") for word in ("restored from the tier", "computed again: no tier", "length of the cached prompt")
+    )
     medians = dict(drawing.rows.filter(pl.col("what") == "computed").select("cached_prompt_tokens", "median").iter_rows())
     assert medians == {64: pytest.approx(5 + 0.1 * 88), 384: pytest.approx(5 + 0.1 * 408)}
     kept = drawing.rows.filter(pl.col("what") == "kept")["median"].to_list()
@@ -86,7 +90,9 @@ def points(*values: float) -> fig11_tier.Points:
         ((), (5, 10, 20), None, "Too little was measured"),
     ],
 )
-def test_where_restoring_begins_to_be_worth_it(restored: tuple[float, ...], computed: tuple[float, ...], at: float | None, words: str) -> None:
+def test_where_restoring_begins_to_be_worth_it(
+    restored: tuple[float, ...], computed: tuple[float, ...], at: float | None, words: str
+) -> None:
     found = fig11_tier.crossing(points(*restored), points(*computed))
     assert found == (None if at is None else pytest.approx(at))
     assert words in fig11_tier.told(points(*restored), points(*computed), found)

@@ -66,7 +66,18 @@ def test_states_stand_in_the_order_of_their_edits() -> None:
 
 
 def test_every_edit_has_a_form_and_a_meaning() -> None:
-    examples = ["hit", "miss", "cold", "substitute-1@5", "insert-2@50%", "delete-3@0", "swap-2@0-4", "truncate@50%", "prepend-2", "foreign-9"]
+    examples = [
+        "hit",
+        "miss",
+        "cold",
+        "substitute-1@5",
+        "insert-2@50%",
+        "delete-3@0",
+        "swap-2@0-4",
+        "truncate@50%",
+        "prepend-2",
+        "foreign-9",
+    ]
     assert [edits.name_of(state) for state in examples] == list(registry.EDITS)
     for state in examples:
         found = registry.edit(state)

@@ -53,9 +53,13 @@ def test_the_page_says_what_runs_and_what_is_refused_and_why(job: Job, tmp_path:
     done = subprocess.run([*command, "--experiments", "edits", "--out", str(tmp_path / "page.md")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page.md").read_text()
-    assert "| gpt2-standin | GPT2LMHeadModel | 14 trials |" in page and "21 of 21 are as the rule says" in page and "llama.cpp 7; cpu." in page
+    assert (
+        "| gpt2-standin | GPT2LMHeadModel | 14 trials |" in page and "21 of 21 are as the rule says" in page and "llama.cpp 7; cpu." in page
+    )
     cells = reuse_table.read(tmp_path / "raw", ["edits"])
-    table = reuse_table.runs_table(cells, {"gpt2-standin": "GPT2LMHeadModel", "mamba2-tiny": "Mamba2ForCausalLM"}, ["phase2", "phase3a"], "cpu")
+    table = reuse_table.runs_table(
+        cells, {"gpt2-standin": "GPT2LMHeadModel", "mamba2-tiny": "Mamba2ForCausalLM"}, ["phase2", "phase3a"], "cpu"
+    )
     assert '| mamba2-tiny | Mamba2ForCausalLM | refused: its CPU build, at the first request: "IndexError' in table
     assert "| gpt2-standin | GPT2LMHeadModel | not measured | 14 trials |" in table
 

@@ -212,9 +212,9 @@ def test_a_reset_empties_the_real_caches(finished: Path, requests: pl.DataFrame)
     assert set(of(cell, step="query")["cached_tokens"]) == {384}
     for phase in PHASES:  # the check of answers empties them, too, and asks the same prompt again
         answers = json.loads((finished / f"results/raw/{phase}/A256_B128/hit/provenance.json").read_text())["answers"]
-        assert [(answer["state"], answer["reused_tokens"], answer["cold_reused_tokens"]) for answer in answers if answer["state"] == "hit"] == [
-            ("hit", 384, 0)
-        ]
+        assert [
+            (answer["state"], answer["reused_tokens"], answer["cold_reused_tokens"]) for answer in answers if answer["state"] == "hit"
+        ] == [("hit", 384, 0)]
 
 
 def test_a_repeated_miss_in_a_single_slot_stays_a_miss(requests: pl.DataFrame) -> None:

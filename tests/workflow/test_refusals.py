@@ -21,7 +21,13 @@ def test_a_refusal_is_found_once_and_kept(spare: Path, in_spare: Run, tmp_path: 
     for part in building.CACHE.iterdir():
         if part.name != "refusals":
             (cache / part.name).symlink_to(part)
-    told = {"prompt": [5000, 6000, 7000], "top": {"1": -0.1, "2": -9.0}, "other_top": {"1": -0.2, "2": -9.1}, "transformers": "0", "dtype": "f"}
+    told = {
+        "prompt": [5000, 6000, 7000],
+        "top": {"1": -0.1, "2": -9.0},
+        "other_top": {"1": -0.2, "2": -9.1},
+        "transformers": "0",
+        "dtype": "f",
+    }
     (spare / "models/gpt2-tiny/reference.json").write_text(json.dumps(told))  # of a model that this one is not
     record = spare / "results/preflight/phase3b.json"
     record.unlink()

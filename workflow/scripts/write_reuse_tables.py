@@ -1,6 +1,6 @@
 """Write what a run's raw files say of models, edits and backends as two tables (docs/reuse-seen.md).
 
-    python write_reuse_tables.py --raw results/raw [--experiments architectures,edits] --out PAGE.md
+python write_reuse_tables.py --raw results/raw [--experiments architectures,edits] --out PAGE.md
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ def main() -> None:
     found = list(reuse_table.counts(cells))
     jobs = [record["job"] for record, _ in cells]
     config = checks.load(ROOT / "config.yaml")
-    asked = [variant.model for name in arguments.experiments.split(",") if name in config.sweeps for variant in config.sweeps[name].variants.values()]
+    asked = [
+        variant.model
+        for name in arguments.experiments.split(",")
+        if name in config.sweeps
+        for variant in config.sweeps[name].variants.values()
+    ]
     names = dict.fromkeys([name for name in asked if name] + [job["model"]["name"] for job in jobs])
     architectures = {name: config.models[name].architecture if name in config.models else "-" for name in names}
     phases = [phase for phase in registry.phases() if any(job["phase"] == phase for job in jobs)]

@@ -45,7 +45,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     axes[-1][0].set_xlabel("tokens of other prompts in between")
     names, machine = captions.where(data.provenance)
     captions.note(figure, f"Weights: {names}. {machine}.\nMarks: measured; lines: by the engine's rule.", settings.font_pt)
-    wrong = sum(row["measured_pct"] is not None and not row["least_pct"] - 1e-9 <= row["measured_pct"] <= row["most_pct"] + 1e-9 for row in rows)
+    wrong = sum(
+        row["measured_pct"] is not None and not row["least_pct"] - 1e-9 <= row["measured_pct"] <= row["most_pct"] + 1e-9 for row in rows
+    )
     marks = sum(row["measured_pct"] is not None for row in rows)
     text = "How much foreign traffic a cached prefix survives, in caches that are made small: share of the cached prompt that the engine says it"
     text += f" reused for the same prompt with a question, after other prompts of {FOREIGN_PROMPT} tokens each. Marks: medians of all trials, rejected"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         panel.legend(loc="upper left", handlelength=1.8)
     captions.note(figure, captions.measured_note(data, wrap=True, bars="{};\nbars: " + captions.INTERVAL + "."), settings.font_pt)
     text = "llama-server's host-memory tier by the length of the cached prompt. Above, time to first token of that prompt with a question, after"
-    text += " another prompt has taken its slot: restored from the tier, computed again without one, and, for comparison, where nobody came in"
+    text += (
+        " another prompt has taken its slot: restored from the tier, computed again without one, and, for comparison, where nobody came in"
+    )
     text += " between. Below, the time of that other prompt, which computes equally many tokens each time, and with a tier saves the cached one first."
     text += f" {told(lines['restored'], lines['computed'], at)} {_faster(data)} With and without the tier were measured by different jobs, minutes apart."
     text += f" Bars: {captions.INTERVAL}."
@@ -71,7 +74,7 @@ def crossing(restored: Points, computed: Points) -> float | None:
     """The length in tokens from which restoring is faster, between two measured ones by a straight line; None where the lines do not cross."""
     other = dict(computed)
     gaps = [(n, e.value - v) for n, e in restored if e.value is not None and n in other and (v := other[n].value) is not None]
-    for (n, gap), (later, next_gap) in zip(gaps, gaps[1:], strict=False):
+    for (n, gap), (later, next_gap) in itertools.pairwise(gaps):
         if gap > 0 >= next_gap:
             return n + (later - n) * gap / (gap - next_gap)
     return None

@@ -49,7 +49,9 @@ def read(raw: Path, experiments: Sequence[str]) -> list[tuple[dict[str, Any], pl
         if record["job"]["sweep"] in experiments:
             found.append((record, read_cell(file.parent, cell, record)))
     if not found:
-        raise ColdprefixError(f"there is no cell of {', '.join(experiments)} below {raw}; run snakemake --config experiments={experiments[0]}")
+        raise ColdprefixError(
+            f"there is no cell of {', '.join(experiments)} below {raw}; run snakemake --config experiments={experiments[0]}"
+        )
     return found
 
 
@@ -85,7 +87,9 @@ def runs_table(
     for record, rows in cells:
         trials = rows.group_by("process", "trial", "state", "configuration").agg(pl.col("rejection").is_not_null().any())
         rejected = int(trials["rejection"].sum())
-        ran[record["job"]["model"]["name"], record["job"]["phase"]] = f"{trials.height} trials" + (f", {rejected} rejected" if rejected else "")
+        ran[record["job"]["model"]["name"], record["job"]["phase"]] = f"{trials.height} trials" + (
+            f", {rejected} rejected" if rejected else ""
+        )
     lines = [_row(["model", "architecture", *phases]), _row(["---"] * (2 + len(phases)))]
     for model, architecture in architectures.items():
         told = []
