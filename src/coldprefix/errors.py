@@ -20,6 +20,10 @@ class EngineRefusal(ColdprefixError):
     """The engine works, but will not take this request: a prompt too long for it, for example."""
 
 
+class Refused(ColdprefixError):
+    """The engine does not run this model, and would not the next time: the same files, build and settings (setup/refusals.py)."""
+
+
 class Ended(SystemExit):
     """This program was told to end. Not an Exception, so that nothing on the way up takes it for a failure of its own."""
 

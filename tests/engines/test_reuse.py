@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from coldprefix.engines.llamacpp.reuse import AllOrNothing, CheckpointSlot, MovingSlot
-from coldprefix.engines.reuse import Memory, Nothing, Pool, Promise, Slot
-from coldprefix.engines.vllm.reuse import OpenPool, SparsePool, memory_of
+from coldprefix.engines.reuse import AtMost, Memory, Nothing, Pool, Promise, Slot
+from coldprefix.engines.vllm.reuse import FreeQueue, OpenPool, SparsePool, memory_of
 
 Prompt = list[int]
 CONTEXT, BATCH, UBATCH = 8192, 2048, 512
@@ -68,7 +68,8 @@ SEEN: dict[str, tuple[Callable[[], Memory], list[int], list[int]]] = {
         [0, 1000, 0, 0, 0, 0, 0, 0, 0, 0],
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     ),
-    "vLLM, full attention": (lambda: Pool(128), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
+    "vLLM, full attention": (lambda: FreeQueue(128, 227), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
+    "vLLM, windows as full attention": (lambda: Pool(128), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
     "vLLM, windows or states": (lambda: SparsePool(128), [896, 896, 0, 0, 896, 0, 0, 0, 0, 0], [896] * 10),
     "vLLM, windows, blocks of 32": (lambda: SparsePool(32), [992, 992, 0, 0, 0, 0, 0, 0, 0, 0], [992] * 10),
     "vLLM, windows, kept at each block": (lambda: SparsePool(128, 128), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
@@ -163,14 +164,16 @@ def test_what_was_generated_is_held_but_for_the_last_token() -> None:
     ("in_force", "kind"),
     [
         ({"prefix_caching": False}, Nothing),
-        ({}, Pool),
+        ({}, FreeQueue),
         ({"layers": "window"}, SparsePool),
         ({"layers": "states"}, SparsePool),
         ({"layers": "window", "hybrid_manager": False}, Pool),
         ({"layers": "window", "retention_tokens": "all"}, Pool),
         ({"layers": "states", "retention_tokens": "all"}, OpenPool),
+        ({"layers": "window", "pool_blocks": 64}, AtMost),
     ],
 )
 def test_the_rule_of_vllm_follows_from_what_is_in_force(in_force: dict[str, object], kind: type[Memory]) -> None:
-    told = {"prefix_caching": True, "block_tokens": 128, "layers": "full", "hybrid_manager": True, "retention_tokens": 0} | in_force
+    told = {"prefix_caching": True, "block_tokens": 128, "layers": "full", "hybrid_manager": True, "retention_tokens": 0, "blocks": 227}
+    told |= {"pool_blocks": "auto"} | in_force
     assert type(memory_of(told)) is kind

@@ -84,7 +84,7 @@ PROMPT = Prompt.model_validate(
     }
 )
 IN_FORCE: dict[str, dict[str, Any]] = {
-    "phase1": {"prefix_caching": True, "block_tokens": 128, "layers": "full", "hybrid_manager": True, "retention_tokens": 0},
+    "phase1": {"prefix_caching": True, "block_tokens": 128, "layers": "full", "blocks": 227, "retention_tokens": 0},
     "phase3b": {"prompt_cache": True, "window_tokens": 0, "recurrent": False, "cache_reuse": 0},
 }
 

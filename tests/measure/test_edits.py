@@ -23,6 +23,8 @@ from coldprefix.study import registry
         ("swap-1@1-2", "swaps segments of at least 2 tokens"),
         ("truncate-5@50%", "is not written truncate@PLACE"),
         ("prepend-12@0", "is not written prepend-TOKENS"),
+        ("foreign-9@50%", "is not written foreign-TOKENS"),
+        ("foreign-9000", "sends at most 8192 tokens in between; make the cache smaller instead"),
         ("delete-16@half", "'delete-16@half' is no state: write an edit"),
         ("Hit", "is no state"),
         ("../hit", "is no state"),
@@ -64,7 +66,18 @@ def test_states_stand_in_the_order_of_their_edits() -> None:
 
 
 def test_every_edit_has_a_form_and_a_meaning() -> None:
-    examples = ["hit", "miss", "cold", "substitute-1@5", "insert-2@50%", "delete-3@0", "swap-2@0-4", "truncate@50%", "prepend-2"]
+    examples = [
+        "hit",
+        "miss",
+        "cold",
+        "substitute-1@5",
+        "insert-2@50%",
+        "delete-3@0",
+        "swap-2@0-4",
+        "truncate@50%",
+        "prepend-2",
+        "foreign-9",
+    ]
     assert [edits.name_of(state) for state in examples] == list(registry.EDITS)
     for state in examples:
         found = registry.edit(state)

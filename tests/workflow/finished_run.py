@@ -24,7 +24,6 @@ accelerator: cpu
 processes: 1                   # several, and partners beside it where it has those
 partners: []
 cells:
-  "phase1/*/*": {processes: 2}
   "phase3a/*/*": {partners: [hit, miss, cold]}
   "phase3b/*/*": {processes: 3, partners: [hit, miss, cold]}
 trials: 4
@@ -39,12 +38,12 @@ question_tokens: 8
 experiments: [main, text, chat, resets, again, host_tier, slots]
 sweeps:
   text: {phases: [phase3a], configurations: [A384_B256], states: [hit], stream_tokens: 4, request_form: text}
-  chat: {phases: [phase1, phase3a], configurations: [A384_B256], states: [hit, miss], stream_tokens: 4, request_form: chat}
-  resets:                        # repeated prompts, so that only the reset can make a warm-up cold
-    {phases: [phase2, phase3b], configurations: [A256_B128], states: [hit], content: repeated, reset: trial}
+  chat: {phases: [phase1, phase3a], configurations: [A384_B256], states: [hit], partners: [miss], stream_tokens: 4, request_form: chat}
+  resets:                        # repeated prompts, so that only the reset can make a warm-up cold; vLLM's is asked by the check of answers
+    {phases: [phase3b], configurations: [A256_B128], states: [hit], content: repeated, reset: trial}
   again:                         # repeated misses, which stay misses in a single slot
     {phases: [phase3b], configurations: [A256_B128], states: [miss], content: repeated}
-  host_tier: {trials: 4, stream_tokens: 2}
+  host_tier: {states: [miss], partners: [], trials: 4, stream_tokens: 2}
 """
 PHASES = ("phase1", "phase2", "phase3a", "phase3b")
 FIGURES = [f"{phase}_panels" for phase in PHASES]

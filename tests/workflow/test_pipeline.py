@@ -18,7 +18,7 @@ from coldprefix.data import tables
 
 pytestmark = pytest.mark.engine
 Run = Callable[..., subprocess.CompletedProcess[str]]
-PROCESSES = {"phase1": 2, "phase2": 1, "phase3a": 1, "phase3b": 3}
+PROCESSES = {"phase1": 1, "phase2": 1, "phase3a": 1, "phase3b": 3}
 
 
 def of(requests: pl.DataFrame, **keys: str) -> pl.DataFrame:
@@ -119,7 +119,7 @@ def test_provenance_tells_how_it_was_measured(finished: Path) -> None:
         assert (
             record["job"]["phase"] == phase
             and record["host"]["cpu"]
-            and record["requests"] == {"phase1": 40, "phase2": 20, "phase3a": 50, "phase3b": 150}[phase]
+            and record["requests"] == {"phase1": 20, "phase2": 20, "phase3a": 50, "phase3b": 150}[phase]
         )
         assert record["software"]["coldprefix"] and record["in_force"]["context_tokens"] == 1024
         assert len(record["engine_start_s"]) == PROCESSES[phase]
@@ -141,8 +141,8 @@ def test_cells_of_vllm_serve_share_a_server_that_each_finds_empty(finished: Path
     assert max(records[second]["engine_start_s"]) < 5, "nothing was started"
     hashes = of(requests, sweep="main", phase="phase1", step="warmup").group_by("state").agg("prompt_hash")
     assert len({tuple(row) for row in hashes["prompt_hash"].to_list()}) == 1
-    for log in (f"{second}.log", f"{second}.1.log"):
-        assert "used a server that another cell had started" in (finished / "results/logs/phase1/A256_B128" / log).read_text()
+    log = finished / f"results/logs/phase1/A256_B128/{second}.log"
+    assert "used a server that another cell had started" in log.read_text()
 
 
 def test_the_harness_is_set_beside_the_engines_own_instruments(finished: Path) -> None:
@@ -182,6 +182,15 @@ def test_repeated_misses_are_found_to_be_hits_and_fail(
 
 
 @pytest.mark.slow
+def test_cells_of_vllm_serve_share_one_server_for_each_of_their_processes(spare: Path, in_spare: Run) -> None:
+    cells = [f"results/raw/phase1/A256_B128/{state}/requests.parquet" for state in ("hit", "miss")]
+    done = in_spare(*cells, "--config", 'cells={"phase1/*/*": {processes: 2}}')
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    found = [dict(pl.read_parquet(spare / cell).group_by("process").agg(pl.col("engine_process").unique()).rows()) for cell in cells]
+    assert found[0] == found[1] and len({own for (own,) in found[0].values()}) == 2
+
+
+@pytest.mark.slow
 def test_a_phase_may_name_its_own_model(finished: Path, snakemake: Run, tmp_path: Path) -> None:
     """OPT on vLLM beside GPT-2 on llama.cpp, as in the original study."""
     opt = "{source: standin, architecture: OPTForCausalLM, layers: 2, width: 128, heads: 2, positions: 1024, vocabulary: 50272, seed: 1}"
@@ -196,12 +205,16 @@ def test_a_phase_may_name_its_own_model(finished: Path, snakemake: Run, tmp_path
     assert reused(frames["phase2"], "phase2", "hit", "stream") == {384}
 
 
-def test_a_reset_empties_the_real_caches(requests: pl.DataFrame) -> None:
-    for phase in ("phase2", "phase3b"):
-        cell = of(requests, phase=phase, sweep="resets", state="hit")
-        assert cell.height == 20 and not cell["rejection"].drop_nulls().len()
-        assert set(of(cell, step="warmup")["cached_tokens"]) == {0}
-        assert set(of(cell, step="query")["cached_tokens"]) == {384}
+def test_a_reset_empties_the_real_caches(finished: Path, requests: pl.DataFrame) -> None:
+    cell = of(requests, phase="phase3b", sweep="resets", state="hit")
+    assert cell.height == 20 and not cell["rejection"].drop_nulls().len()
+    assert set(of(cell, step="warmup")["cached_tokens"]) == {0}
+    assert set(of(cell, step="query")["cached_tokens"]) == {384}
+    for phase in PHASES:  # the check of answers empties them, too, and asks the same prompt again
+        answers = json.loads((finished / f"results/raw/{phase}/A256_B128/hit/provenance.json").read_text())["answers"]
+        assert [
+            (answer["state"], answer["reused_tokens"], answer["cold_reused_tokens"]) for answer in answers if answer["state"] == "hit"
+        ] == [("hit", 384, 0)]
 
 
 def test_a_repeated_miss_in_a_single_slot_stays_a_miss(requests: pl.DataFrame) -> None:

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of_file
 from coldprefix.process import locks, program, queue
+from coldprefix.setup import refusals
 from coldprefix.setup.building import say
 from coldprefix.study import checks, cluster, estimate
 from coldprefix.study.code import digest
@@ -30,6 +31,7 @@ configfile: Path(workflow.basedir) / "config.yaml"
 
 try:
     STUDY = plan_of(checks.parse(config))
+    refusals.check(STUDY.preflights.values())
 except ColdprefixError as error:
     raise WorkflowError(str(error)) from None
 

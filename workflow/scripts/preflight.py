@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.engines.contract import load, weights_of
-from coldprefix.errors import ColdprefixError, naming
+from coldprefix.errors import Refused, naming
 from coldprefix.files import write_json
 from coldprefix.job import Job, read_job
 from coldprefix.measure.cell import open_session
@@ -23,6 +23,7 @@ from coldprefix.measure.provenance import without_places
 from coldprefix.measure.reference import check_reference
 from coldprefix.process.locks import exclusive
 from coldprefix.process.program import run_main, workflow_pid
+from coldprefix.setup import refusals
 from coldprefix.setup.building import say
 
 
@@ -36,7 +37,11 @@ def main() -> None:
     arguments = parser.parse_args()
     job = read_job(arguments.plan, "preflight", arguments.phase)
     with naming(f"{job.phase} preflight", arguments.log):
-        look(job, arguments.models, arguments.log, arguments.out)
+        try:
+            look(job, arguments.models, arguments.log, arguments.out)
+        except Refused as refusal:
+            refusals.keep(job, refusal)
+            raise
 
 
 def look(job: Job, models: Path, log: Path, out: Path) -> None:
@@ -48,7 +53,7 @@ def look(job: Job, models: Path, log: Path, out: Path) -> None:
     with exclusive(f"{job.phase} preflight", owner), open_session(job, weights, log, owner) as session:
         in_force = session.in_force()
         if job.settings[engine.caching] and in_force.get(engine.caching) is False:
-            raise ColdprefixError(
+            raise Refused(
                 f"{engine.title} has switched {engine.name}.{engine.caching} off by itself, so nothing can be reused; write "
                 f"{engine.caching}: false with states: [miss], or leave {job.phase} out of phases. Why, may stand in its log: {log}"
             )

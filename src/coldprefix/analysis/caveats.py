@@ -25,7 +25,7 @@ HELD_SAMPLES = 0.1  # share of the looks after the trials in which it was
 
 CAVEATS: dict[str, tuple[pl.DataType, str]] = {
     "cell": (pl.String(), "phase/[variant/]configuration/state"),
-    "kind": (pl.String(), "busy, steal, frequency, throttled, drift, few or imprecise"),
+    "kind": (pl.String(), "busy, steal, frequency, throttled, drift, pace, few or imprecise"),
     "message": (pl.String(), "what was seen and what to do"),
 }
 
@@ -67,6 +67,7 @@ def _of_cell(cell: str, trials: pl.DataFrame, record: Mapping[str, Any] | None) 
             )
     yield from _throttled(record, again)
     yield from _drift(valid, again)
+    yield from _off_pace(valid, again)
     expected_to_fail = record is not None and record["job"]["protocol"]["max_rejected"] == 1
     found = statistics.estimate(valid, "ttft_ms")
     if found.low is None and not expected_to_fail:
@@ -127,6 +128,20 @@ def _drift(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
                 f"process {process}: TTFT changes by {change:+.0%} from the first trial to the last; raise burn_in if it settles, "
                 f"else look for what else the machine does, then {again}",
             )
+
+
+def _off_pace(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
+    """Trials whose engine time does not go with their counts; shown, not dropped."""
+    off = valid.filter("off_pace").sort((pl.col("pace").log()).abs(), descending=True)
+    if off.is_empty():
+        return
+    worst = off.row(0, named=True)
+    yield (
+        "pace",
+        f"{off.height} of {valid.height} trials took another engine time for each computed token than the others, at most {worst['pace']:.2g} times "
+        f"theirs (process {worst['process']}, trial {worst['trial']}): is the count of reused tokens right, or was the machine busy? They are "
+        f"off_pace in trials.parquet, and in the statistics; {again} if it was the machine",
+    )
 
 
 def text(found: pl.DataFrame) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from coldprefix.analysis import statistics
+from coldprefix.analysis.pace import with_pace
 from coldprefix.analysis.statistics import Estimate
 from coldprefix.data.tables import METRICS, SUMMARY, TRIALS, schema
 
@@ -64,8 +65,10 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
         cpu_mhz=pl.col("cpu_mhz").first(),
         connect_ms=of("stream", "connect_ms"),
         started_at=pl.col("started_at").min(),
+        foreign_tokens=(pl.col("prompt_tokens").filter(pl.col("step") == "foreign").sum() // 2).cast(pl.Int32),
+        foreign_ms=of("foreign", "total_ms"),
     )
-    return trials.with_columns(valid=~pl.col("burn_in") & pl.col("rejection").is_null()).select(list(TRIALS))
+    return with_pace(trials.with_columns(valid=~pl.col("burn_in") & pl.col("rejection").is_null())).select(list(TRIALS))
 
 
 def summary_of(trials: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,7 @@ REQUESTS: Columns = {
     "trial": (pl.Int32(), "0, 1, ... within the process, burn-in included: the round, in which each kind of trial of the job comes once"),
     "burn_in": (pl.Boolean(), "a first trial in a process: not in the statistics"),
     "order": (pl.Int32(), "0, 1, ...: the request's place in its job"),
-    "step": (pl.String(), "warmup, query, rewarm or stream"),
+    "step": (pl.String(), "warmup, query, rewarm or stream; foreign: another prompt, sent before query and stream"),
     "request_form": (pl.String(), "tokens, text or chat: how the prompt was sent"),
     "content": (pl.String(), "fresh or repeated: prompts of the trials"),
     "prompt_tokens": (pl.Int32(), "tokens sent; of text and chat: as the engine's own tokenizer counts them"),
@@ -114,6 +114,19 @@ TRIALS: Columns = {
     "cpu_mhz": (pl.Float64(), "as in requests"),
     "connect_ms": (pl.Float64(), "time to connect for the streaming query, not part of TTFT, ms; null in process"),
     "started_at": (pl.Datetime("us", "UTC"), "start of the warm-up"),
+    "foreign_tokens": (pl.Int32(), "tokens of other prompts that were sent between the warm-up and the query, and again before the stream"),
+    "foreign_ms": (
+        pl.Float64(),
+        "time of the first of them, which takes the place of [A, B] where there is no other: saving it, where it is saved, included; null without",
+    ),
+    "pace": (
+        pl.Float64(),
+        "the engine's own time for each token that the streaming query computed, over the median of its cell's valid trials; null if unknown",
+    ),
+    "off_pace": (
+        pl.Boolean(),
+        "that is far from 1 (analysis/pace.py): the count or the time of this trial is doubtful; in the statistics all the same. null: not judged",
+    ),
 }
 
 # metric: (unit, what it is); the rows of summary

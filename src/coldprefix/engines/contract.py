@@ -223,6 +223,10 @@ class Engine(ABC):
         """What cannot work among its settings over an interface: "key: what is wrong; what to write"."""
         yield from ()
 
+    def too_small(self, settings: Any, context: int, accelerator: str) -> Iterator[str]:
+        """What of its settings has no room for a request of ``context`` tokens: "key: what is wrong; what to write"."""
+        yield from ()
+
     def least_reuse(self, settings: Any, accelerator: str) -> int:
         """Tokens of a common prefix below which nothing is reused, as far as it is known before the engine runs."""
         return 1

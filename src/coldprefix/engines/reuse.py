@@ -61,6 +61,29 @@ class Nothing(Memory):
         return exactly(0)
 
 
+class AtMost(Memory):
+    """No more than another rule says: what is reused is a result."""
+
+    def __init__(self, rule: Memory) -> None:
+        self._rule = rule
+        self.borders = rule.borders
+
+    def ask(self, prompt: Sequence[int], generated: int) -> Promise:
+        return Promise(0, self._rule.ask(prompt, generated).most)
+
+
+class Either(Memory):
+    """One of two rules, of which nobody knows which: from the lesser to the greater number."""
+
+    def __init__(self, one: Memory, other: Memory) -> None:
+        self._rules = one, other
+        self.borders = one.borders
+
+    def ask(self, prompt: Sequence[int], generated: int) -> Promise:
+        promises = [rule.ask(prompt, generated) for rule in self._rules]
+        return Promise(min(promise.least for promise in promises), max(promise.most for promise in promises))
+
+
 class Slot(Memory):
     """The last prompt, with what was generated after it, for all layers: the common prefix is reused, but the last token is computed."""
 

@@ -60,10 +60,12 @@ def _check(session: Session, job: Job, kind: Kind, process: int, number: int) ->
         draw_trial(kind.lengths, kind.state, job.model.vocabulary, job.protocol.seed, process, number + i, "fresh") for i in range(2)
     )
     memory = session.memory()
-    memory.ask(session.seen(own.warm), 1)
+    for sent in (own.warm, *own.before_query):
+        memory.ask(session.seen(sent), 1)
     if not memory.ask(session.seen(own.query), 1).most and not memory.ask(session.seen(own.stream), 1).most:
         return NOTHING
-    session.complete(own.warm, 1, stream=False)
+    for sent in (own.warm, *own.before_query):
+        session.complete(sent, 1, stream=False)
     asked = own.query
     after = session.next_token(asked)
     if after is not None and not after.cached_tokens:  # a window's or a state's first query may only make what the second one finds

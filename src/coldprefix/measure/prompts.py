@@ -4,7 +4,8 @@ A prompt has three parts, A, B and Q, and for some edits new tokens N. The cache
 makes of the parts. A trial asks twice, once without and once with streaming. With fresh content no two prompts of a process share a first
 token unless one is meant to extend the other, so a reuse that was not intended is 0 tokens, not "hardly any":
 
-- the first tokens of A, B, Q and N, and the one that makes the second query another, are all different, over all trials of a process;
+- the first tokens of A, B, Q and N, of prompts that are sent in between, and the one that makes the second query another, are all different,
+  over all trials of a process;
 - the second query differs from the first at the first token that is not to be reused. A block pool (vLLM) keeps the first
   query's blocks, so the very same prompt would be a hit.
 
@@ -22,9 +23,11 @@ import numpy as np
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Lengths, common_prefix
-from coldprefix.measure.edits import Parts, load
+from coldprefix.measure.edits import MOST_BETWEEN, Parts, load
 
 FIRST_TOKENS_PER_TRIAL = 5  # of A, B, Q, N, and the token that makes the second query another
+FOREIGN_PROMPT = 128  # tokens of a prompt that is sent in between; the last one has what is left
+FOREIGN_PER_TRIAL = 2 * MOST_BETWEEN // FOREIGN_PROMPT  # such prompts, at most
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,15 @@ class TrialPrompts:
         query: the first query.
         stream: the second query; equal to ``query`` with repeated content.
         keeps: must something of the warm prompt be reused, whatever the engine's rule allows?
+        before_query, before_stream: other prompts that are sent first, after the warm-up.
     """
 
     warm: list[int]
     query: list[int]
     stream: list[int]
     keeps: bool = False
+    before_query: tuple[list[int], ...] = ()
+    before_stream: tuple[list[int], ...] = ()
 
 
 def token_range(vocabulary: int) -> range:
@@ -64,14 +70,16 @@ def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, process
         number = process = 0
     tokens = token_range(vocabulary)
     used = FIRST_TOKENS_PER_TRIAL * (number + 1)
-    if used > len(tokens):
-        most = len(tokens) // FIRST_TOKENS_PER_TRIAL
-        raise ColdprefixError(f"a vocabulary of {vocabulary} tokens has distinct first tokens for {most} trials; ask for fewer")
     edit = load(state)
+    per_trial = FIRST_TOKENS_PER_TRIAL + (FOREIGN_PER_TRIAL if edit.between else 0)
+    if per_trial * (number + 1) > len(tokens):
+        most = len(tokens) // per_trial
+        raise ColdprefixError(f"a vocabulary of {vocabulary} tokens has distinct first tokens for {most} trials; ask for fewer")
     parts = (lengths.A, lengths.B, lengths.Q, edit.new)
     wanted = edit.shape(*parts[:3])[1]
     # One permutation for the whole process: trial t takes its t-th handful, so first tokens never come twice.
-    firsts = np.random.default_rng([seed, process]).permutation(len(tokens))[used - FIRST_TOKENS_PER_TRIAL : used]
+    every = np.random.default_rng([seed, process]).permutation(len(tokens))
+    firsts = every[used - FIRST_TOKENS_PER_TRIAL : used]
     rng = np.random.default_rng([seed, *parts[:3], process, number])
 
     def part(length: int, first: int) -> list[int]:
@@ -85,11 +93,17 @@ def draw_trial(lengths: Lengths, state: str, vocabulary: int, seed: int, process
         shared = common_prefix(warm, query)
         if shared == wanted:
             break  # else a token that is another one only by its place is equal by chance: one draw in 50,000
+    full, rest = divmod(edit.between, FOREIGN_PROMPT)
+    sizes = [FOREIGN_PROMPT] * full + [rest] * bool(rest)
+    own = iter(every[::-1][number * FOREIGN_PER_TRIAL :])  # from the other end
+    other = [tuple(part(size, next(own)) for size in sizes) for _ in range(2)]
     if content != "fresh" or shared == len(query):
-        return TrialPrompts(warm, query, list(query), edit.keeps)
-    if edit.again:
-        return TrialPrompts(warm, query, edit.again(drawn), edit.keeps)
-    return TrialPrompts(warm, query, [*query[:shared], tokens.start + int(firsts[4]), *query[shared + 1 :]], edit.keeps)
+        stream = list(query)
+    elif edit.again:
+        stream = edit.again(drawn)
+    else:
+        stream = [*query[:shared], tokens.start + int(firsts[4]), *query[shared + 1 :]]
+    return TrialPrompts(warm, query, stream, edit.keeps, *other)
 
 
 def prompt_hash(prompt: Sequence[int]) -> str:

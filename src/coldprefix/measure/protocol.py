@@ -24,7 +24,8 @@ PARTNER_TOKENS = 2  # that a partner's streaming query generates: it is there fo
 
 
 def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: int) -> list[Row]:
-    """One trial: warm up, settle, query, re-warm, settle, stream; without the warm-ups where nothing is to be warm.
+    """One trial: warm up, settle, query, re-warm, settle, stream; without the warm-ups where nothing is to be warm, and with other prompts
+    before query and stream where the state says so.
 
     The query generates one token and is not streamed; the stream generates ``stream_tokens`` and gives TTFT and throughput.
 
@@ -37,16 +38,20 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: 
     warming = [("warmup", prompts.warm, 1, False, 0)], [("rewarm", prompts.warm, 1, False, 0)]
     before, between = warming if prompts.warm else ([], [])
     query = ("query", prompts.query, 1, False, protocol.settle_ms)
-    steps = [*before, query, *between, ("stream", prompts.stream, stream_tokens, True, protocol.settle_ms)]
+    stream_step = ("stream", prompts.stream, stream_tokens, True, protocol.settle_ms)
+    others = ([("foreign", prompt, 1, False, 0) for prompt in sent] for sent in (prompts.before_query, prompts.before_stream))
+    steps = [*before, *next(others), query, *between, *next(others), stream_step]
     rows = []
     warm = session.seen(prompts.warm) if prompts.warm else []
+    meant: list[list[int]] = []  # what the state is meant against, since the last warm-up
     memory = session.memory()
     for step, prompt, max_tokens, stream, settle_ms in steps:
         seen = session.seen(prompt)
-        if protocol.content == "repeated":  # the state is meant against the warm-up, whatever else the engine still knows
+        if protocol.content == "repeated":  # whatever else the engine still knows
             memory = session.memory()
-            if warm:
-                memory.ask(warm, 1)
+            for earlier in [warm, *meant] if warm else meant:
+                memory.ask(earlier, 1)
+        meant = [*meant, seen] if step == "foreign" else [] if step == "rewarm" else meant
         intended = intended_reuse(step, memory.ask(seen, max_tokens), bool(warm), protocol)
         time.sleep(settle_ms / 1e3)
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.engines.contract import Session
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import Refused
 from coldprefix.files import read_json
 from coldprefix.measure.answers import distance
 
@@ -25,7 +25,7 @@ def check_reference(session: Session, folder: Path) -> dict[str, Any] | None:
         {"difference", "of_another_prompt"} of log-probabilities; None where the model has no reference or the engine cannot say.
 
     Raises:
-        ColdprefixError: the engine computes something else than the model.
+        Refused: the engine computes something else than the model.
     """
     if not (folder / FILE).exists():
         return None
@@ -36,7 +36,7 @@ def check_reference(session: Session, folder: Path) -> dict[str, Any] | None:
     wanted, other = ({int(token): float(value) for token, value in told[key].items()} for key in ("top", "other_top"))
     seen, scale = distance(wanted, found.logprobs), distance(wanted, other)
     if seen > TOLERANCE * scale:
-        raise ColdprefixError(
+        raise Refused(
             f"the engine does not compute the model: the log-probabilities of the next token differ by {seen:.3g} from those that transformers "
             f"{told['transformers']} computed from the same files ({told['dtype']}); another prompt makes a difference of {scale:.3g}. Of the 20 "
             f"likeliest tokens {len(wanted.keys() & found.logprobs.keys())} are the same. Leave this phase out for this model"

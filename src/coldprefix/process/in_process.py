@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from coldprefix.errors import ColdprefixError
+from coldprefix.errors import ColdprefixError, Refused
 from coldprefix.process.identity import born, is_alive
 from coldprefix.process.server import tail
 
 TMP = "coldprefix-process-"  # followed by the process's id and birth
+# What an engine raises where its code has no place for a model: the same each time, unlike a lack of memory (RuntimeError).
+NOT_MADE_FOR_IT = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError)
 
 
 class InProcess:
@@ -73,24 +75,28 @@ class InProcess:
         """The engine loads ``loads`` inside.
 
         Raises:
-            ColdprefixError: it cannot; everything has been given back.
+            ColdprefixError: it cannot; everything has been given back. Refused: nor could it the next time.
         """
         try:
             with self._limit(f"was not ready after {self._start_timeout_s:.0f} s (start_timeout_s)", self._start_timeout_s):
                 yield
         except BaseException as error:
             self.close()
+            if isinstance(error, NOT_MADE_FOR_IT):
+                raise Refused(f"{self._name} cannot load {loads}: {error!r}\nThe end of {self.log}:\n{tail(self.log)}") from error
             if isinstance(error, (ValueError, RuntimeError, OSError, ImportError)):
                 raise ColdprefixError(f"{self._name} cannot load {loads}: {error}\nThe end of {self.log}:\n{tail(self.log)}") from error
             raise
 
     @contextmanager
     def answering(self, prompt_tokens: int) -> Iterator[None]:
-        """The engine answers a prompt inside. Raises ColdprefixError if it fails."""
+        """The engine answers a prompt inside. Raises ColdprefixError if it fails, Refused if it would the next time, too."""
         try:
             with self._limit(f"gave no complete answer within {self._timeout_s:.0f} s (timeout_s)", self._timeout_s):
                 yield
-        except (RuntimeError, AssertionError, ValueError, StopIteration) as error:
+        except NOT_MADE_FOR_IT as error:
+            raise Refused(f"{self._name} failed on a prompt of {prompt_tokens} tokens: {error!r}") from error
+        except (RuntimeError, ValueError, StopIteration) as error:
             raise ColdprefixError(f"{self._name} failed on a prompt of {prompt_tokens} tokens: {error!r}") from error
 
     def close(self) -> None:

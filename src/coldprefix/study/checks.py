@@ -141,6 +141,8 @@ def _of_cell(config: Config, cell: Cell) -> Iterator[str]:
     if entry is None or protocol["max_rejected"] == 1:  # where all may be rejected, an engine's refusal is a result
         return
     context = settings.context_of(entry.positions)
+    small = engine.too_small(settings, context, resolve_accelerator(config.accelerator))
+    yield from (f"{key}{engine.name}.{problem}" for problem in small)
     limit = f"{entry.positions} positions of {name}" if context == entry.positions else f"{engine.name}.context_tokens"
     for kind, query, _ in shapes:
         needed = max(kind.lengths.A + kind.lengths.B, query) + protocol["stream_tokens"]

@@ -31,6 +31,7 @@ EDITS = (
     "swap",
     "truncate",
     "prepend",
+    "foreign",
 )
 # Files of models/, and the class in each that is the type of its entries.
 SOURCES = {
@@ -52,6 +53,8 @@ FIGURES = {
     "fig7_depth": ("depth",),
     "fig8_edits": ("edits",),
     "fig9_granularity": ("granularity",),
+    "fig10_eviction": ("eviction",),
+    "fig11_tier": ("tier",),
     "phase_panels": ("main",),
 }
 PANELS = "phase_panels"

