@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report layout test test-all faults check audit docs lock
+.PHONY: help setup figures quick report layout test test-all faults check audit docs lock licences site
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,7 +38,13 @@ audit: setup  ## known vulnerabilities of what is locked; needs the network
 	@$(PYTHON) workflow/scripts/audit.py
 
 docs: setup  ## write the reference pages and the schema from the code
-	@$(RUN) python workflow/scripts/write_reference.py
+	@$(RUN) python workflow/scripts/write_reference.py && python workflow/scripts/write_metadata.py
 
 lock: setup  ## write envs/*/requirements.txt anew
 	@$(PYTHON) workflow/scripts/lock.py
+
+licences: setup  ## write the table of THIRD_PARTY.md from the environments that are installed
+	@$(RUN) python workflow/scripts/write_licences.py
+
+site: setup  ## the documentation as a site that works offline, in site/
+	@$(RUN) python workflow/scripts/build_site.py

@@ -14,6 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 SNAKEMAKE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
-TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}  # of the context of https://w3id.org/ro/terms/workflow-run
 SHOWN = {  # what a run makes beside its raw rows
     "report.html": "claims, figures, settings and every cell's provenance in one file",
     "claims.md": "what the data say about the claims of the study",
@@ -43,7 +44,14 @@ SHOWN = {  # what a run makes beside its raw rows
     "requests.parquet": "every request",
     "provenance.json": "the records of all cells",
 }
-FORMATS = {".parquet": "application/vnd.apache.parquet", ".json": "application/json", ".md": "text/markdown", ".html": "text/html"}
+FORMATS = {
+    "": "text/plain",
+    ".yaml": "application/yaml",
+    ".parquet": "application/vnd.apache.parquet",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".html": "text/html",
+}
 
 
 def records_of(results: Path) -> dict[Path, dict[str, Any]]:
@@ -55,7 +63,9 @@ def records_of(results: Path) -> dict[Path, dict[str, Any]]:
     found = {path.parent: read_json(path) for path in sorted(results.glob("raw/**/provenance.json"))}
     missing = [name for name in SHOWN if not (results / name).is_file()]
     if not found or missing:
-        raise ColdprefixError(f"{results} is not the results folder of a finished run: it lacks {', '.join(missing) or 'raw/'}; run snakemake")
+        raise ColdprefixError(
+            f"{results} is not the results folder of a finished run: it lacks {', '.join(missing) or 'raw/'}; run snakemake"
+        )
     return found
 
 
@@ -74,23 +84,26 @@ def write_crate(results: Path) -> Path:
     for name in ("Snakefile", "config.yaml"):
         (results / "crate").mkdir(exist_ok=True)
         shutil.copyfile(ROOT / name, results / "crate" / name)
-    crate = ROCrate()
+    crate = ROCrate(version="1.1")  # what the profiles build on
     crate.metadata.extra_contexts.append(TERMS)
-    ended = max(record["finished_at"] for record in records.values())
+    began, ended = (
+        edge(datetime.fromisoformat(record[key]) for record in records.values()).isoformat(timespec="seconds")
+        for edge, key in ((min, "started_at"), (max, "finished_at"))
+    )
     crate.root_dataset["datePublished"] = ended  # not now: the same run gives the same bytes
 
-    def context(identifier: str, kind: str, **properties: Any) -> Any:
+    def context(identifier: str, kind: str, /, **properties: Any) -> Any:
         return crate.add(ContextEntity(crate, identifier, properties={"@type": kind, **properties}))
 
-    def file(name: str, description: str, **properties: Any) -> Any:
+    def file(name: str, description: str) -> Any:
         path = results / name
-        told = {"name": name, "description": description, "sha256": sha256_of_file(path), "contentSize": str(path.stat().st_size)}
-        if path.suffix in FORMATS:
-            told["encodingFormat"] = FORMATS[path.suffix]
-        return crate.add_file(str(path), name, properties=told | properties)
+        told = {"name": name, "description": description, "encodingFormat": FORMATS[path.suffix]}
+        told |= {"sha256": sha256_of_file(path), "contentSize": str(path.stat().st_size)}
+        return crate.add_file(str(path), name, properties=told)
 
     profiles = [context(i, "CreativeWork", name=name, version=i.rsplit("/", 1)[1]) for i, name in PROFILES.items()]
     crate.root_dataset["conformsTo"] = profiles
+    crate.metadata["conformsTo"] = [{"@id": "https://w3id.org/ro/crate/1.1"}, {"@id": "https://w3id.org/workflowhub/workflow-ro-crate/1.0"}]
     authors = [context(f"#{a['name'].replace(' ', '-')}", "Organization", name=a["name"]) for a in citation["author"]]
     licence = context(citation["license"], "CreativeWork", name="MIT License", description="Code and data of this crate.")
     crate.name, crate.description, crate.license = f"A run of {citation['name']}", citation["description"], licence
@@ -107,26 +120,28 @@ def write_crate(results: Path) -> Path:
     workflow = crate.add(ComputationalWorkflow(crate, str(results / "crate" / "Snakefile"), "crate/Snakefile"))
     workflow["name"], workflow["version"] = citation["name"], __version__
     workflow["programmingLanguage"], workflow["author"], workflow["license"] = language, authors, licence
-    workflow["sha256"] = sha256_of_file(results / "crate" / "Snakefile")
+    workflow["encodingFormat"], workflow["sha256"] = FORMATS[""], sha256_of_file(results / "crate" / "Snakefile")
     crate.mainEntity = workflow
 
     asked = file("crate/config.yaml", "what is measured, unless the plan says otherwise")
     plan = file("plan.json", "the job of each cell, as asked for")
     made = [file(name, description) for name, description in SHOWN.items()]
-    for folder, record in records.items():
+    for folder in records:
         name = folder.relative_to(results).as_posix()
         made.append(file(f"{name}/requests.parquet", "raw rows of a cell"))
         made.append(file(f"{name}/provenance.json", "machine, engine, settings in force and job of a cell"))
     engines = sorted({(r["job"]["engine"], str(r["in_force"].get("version"))) for r in records.values()})
     tools = [context(f"#{name}-{version}", "SoftwareApplication", name=name, version=version) for name, version in engines]
     machines = {json.dumps(record["host"], sort_keys=True): record["host"] for record in records.values()}
-    told = "; ".join(f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['system']} {host['kernel']}" for host in machines.values())
+    told = "; ".join(
+        f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['system']} {host['kernel']}" for host in machines.values()
+    )
     action = context(
         "#run",
         "CreateAction",
         name=f"{len(records)} cells measured with coldprefix {__version__}",
         description=f"Measured on: {told}.",
-        startTime=min(record["started_at"] for record in records.values()),
+        startTime=began,
         endTime=ended,
         actionStatus="http://schema.org/CompletedActionStatus",
     )
@@ -139,17 +154,22 @@ def write_crate(results: Path) -> Path:
 
 
 def check(results: Path) -> None:
-    """Ask roc-validator whether the folder is a Workflow Run Crate: all that its profile requires.
+    """Ask roc-validator whether the folder is a Workflow Run Crate: all that its profile requires. It reads RO-Crate's context from the network.
 
     Raises:
-        ColdprefixError: it is not; quotes what it says.
+        ColdprefixError: it is not, or that could not be found out; quotes what it says.
     """
     program = Path(sys.executable).with_name("rocrate-validator")
-    command = [str(program), "--disable-color", "validate", str(results), "--profile-identifier", "workflow-run-crate"]
-    command += ["--requirement-severity", "REQUIRED", "--no-paging", "--no-fail-fast"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise ColdprefixError(f"roc-validator does not take {results} for a Workflow Run Crate:\n{(done.stdout + done.stderr)[-6000:]}")
+    command = [str(program), "--disable-color", "--no-interactive", "validate", str(results), "--profile-identifier", "workflow-run-crate"]
+    done = subprocess.run([*command, "--requirement-severity", "required", "--output-format", "json"], capture_output=True, text=True)
+    try:
+        found = json.loads(done.stdout[done.stdout.index("{") :])
+    except ValueError:
+        said = (done.stdout + done.stderr).strip()[-2000:]
+        raise ColdprefixError(f"roc-validator could not check {results}; it needs the network. It says:\n{said}") from None
+    if not found["passed"]:
+        problems = [f"{issue['check']['identifier']}: {issue['message']} ({issue.get('violatingEntity')})" for issue in found["issues"]]
+        raise ColdprefixError(f"{results} is no Workflow Run Crate, says roc-validator:\n  " + "\n  ".join(problems))
 
 
 def main() -> None:

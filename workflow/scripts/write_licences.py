@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from coldprefix.setup.building import ROOT
+from coldprefix.setup.environments import bootstrap
 
 PAGE = ROOT / "THIRD_PARTY.md"
 HEAD = "| package | licence, as it says of itself | environments |\n| --- | --- | --- |\n"
@@ -47,10 +48,13 @@ def licence_of(package: Distribution) -> str:
 def known() -> dict[str, str]:
     """Licences by package: those of the table as it is, replaced by what is installed."""
     found = dict(re.findall(r"(?m)^\| ([a-z0-9-]+) \| (.*?) \| [\w, -]+ \|$", PAGE.read_text()))
-    for folder in sorted((ROOT / "envs").glob("*/.venv/lib/python*/site-packages")):
-        for package in distributions(path=[str(folder)]):
-            if package.metadata["Name"]:
-                found[canonical(package.metadata["Name"])] = licence_of(package).replace("|", "/")
+    environments = {folder.parent.name: folder for folder in (ROOT / "envs").glob("*/.venv")} | {"bootstrap": bootstrap()}
+    where = locked()
+    for environment, folder in environments.items():
+        for package in distributions(path=[str(path) for path in folder.glob("lib/python*/site-packages")]):
+            name = canonical(package.metadata["Name"] or "")
+            if environment in where.get(name, []):
+                found[name] = licence_of(package).replace("|", "/")
     return found
 
 
