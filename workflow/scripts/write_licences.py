@@ -47,7 +47,7 @@ def licence_of(package: Distribution) -> str:
 
 def known() -> dict[str, str]:
     """Licences by package: those of the table as it is, replaced by what is installed."""
-    found = dict(re.findall(r"(?m)^\| ([a-z0-9-]+) \| (.*?) \| [\w, -]+ \|$", PAGE.read_text()))
+    found = dict(re.findall(r"(?m)^\| ([a-z0-9-]+) \| (.*?) \| [\w, -]+ \|$", PAGE.read_text().partition(HEAD)[2]))
     environments = {folder.parent.name: folder for folder in (ROOT / "envs").glob("*/.venv")} | {"bootstrap": bootstrap()}
     where = locked()
     for environment, folder in environments.items():
