@@ -46,5 +46,5 @@ lock: setup  ## write envs/*/requirements.txt anew
 licences: setup  ## write the table of THIRD_PARTY.md from the environments that are installed
 	@$(RUN) python workflow/scripts/write_licences.py
 
-site: setup  ## the documentation as a site that works offline, in site/
-	@$(RUN) python workflow/scripts/build_site.py
+site:  ## the documentation as a site that works offline, in site/
+	@$(PYTHON) workflow/scripts/set_up.py docs && NO_MKDOCS_2_WARNING=1 envs/docs/.venv/bin/mkdocs build --strict

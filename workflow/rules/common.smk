@@ -89,6 +89,11 @@ def drawn(name, category):
     return [report(f, **shown) if f.endswith(".png") else f for f in files]
 
 
+def cell_of(phase):
+    """The name of a cell of this phase; not {rule}, which another workflow may call as it likes. Not compared, as above."""
+    return lambda wildcards, output: f"{phase}/{wildcards.cell}"
+
+
 def measured_by(phase):
     """The digest of the job of a cell of this phase."""
     return lambda wildcards: STUDY.job(f"{phase}/{wildcards.cell}").digest

@@ -22,7 +22,8 @@ for phase in STUDY.phases:
         params:
             program=command_of("in_environment", "measure", "--plan", PLAN),
             digest=measured_by(phase),
+            cell=cell_of(phase),
         message:
             f"measuring {phase}/{{wildcards.cell}}"
         shell:
-            f"{{params.program}} --cell {phase}/{{wildcards.cell}} --digest {{params.digest}} --log {{log:q}}"
+            "{params.program} --cell {params.cell:q} --digest {params.digest} --log {log:q}"

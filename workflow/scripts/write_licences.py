@@ -38,10 +38,10 @@ def locked() -> dict[str, list[str]]:
 def licence_of(package: Distribution) -> str:
     """License-Expression (PEP 639), else the classifiers, else the first line of License."""
     told = package.metadata
-    if told.get("License-Expression"):
+    if "License-Expression" in told:
         return str(told["License-Expression"])
     named = [line.rpartition(" :: ")[2] for line in told.get_all("Classifier") or [] if line.startswith("License :: ")]
-    free = (told.get("License") or "").strip().splitlines()
+    free = (told.get_all("License") or [""])[0].strip().splitlines()
     return " or ".join(n for n in named if n != "OSI Approved") or (free[0][:80] if free else "") or "it says none"
 
 
