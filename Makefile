@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
 , := ,
-.PHONY: help setup figures quick report layout merge render kick reproduce artifact test test-all faults check audit docs lock
+.PHONY: help setup figures quick report layout merge render kick reproduce artifact test test-all faults check audit docs lock licences site
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -56,7 +56,13 @@ audit: setup  ## known vulnerabilities of what is locked; needs the network
 	@$(PYTHON) workflow/scripts/audit.py
 
 docs: setup  ## write the reference pages and the schema from the code
-	@$(RUN) python workflow/scripts/write_reference.py
+	@$(RUN) python workflow/scripts/write_reference.py && python workflow/scripts/write_metadata.py
 
 lock: setup  ## write envs/*/requirements.txt anew
 	@$(PYTHON) workflow/scripts/lock.py
+
+licences: setup  ## write the table of THIRD_PARTY.md from the environments that are installed
+	@$(RUN) python workflow/scripts/write_licences.py
+
+site:  ## the documentation as a site that works offline, in site/
+	@$(PYTHON) workflow/scripts/set_up.py docs && NO_MKDOCS_2_WARNING=1 envs/docs/.venv/bin/mkdocs build --strict

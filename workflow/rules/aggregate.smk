@@ -22,14 +22,17 @@ rule experiment:
         ),
         all_provenance="results/experiments/{experiment}/provenance.json",
         text="results/experiments/{experiment}/summary.txt",
+    log:
+        "results/logs/experiments/{experiment}.log",
     params:
+        program=command_of("aggregate", "--plan", PLAN),
         code=digest("aggregate"),
         vary=STUDY.config.vary,
     message:
         "putting the cells of {wildcards.experiment} together"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --plan {PLAN:q} --experiment {wildcards.experiment:q}"
-        " --out results/experiments/{wildcards.experiment:q}"
+        "{params.program} --experiment {wildcards.experiment:q} --out results/experiments/{wildcards.experiment:q}"
+        " 2>&1 | tee -i {log:q} >&2"
 
 
 rule aggregate:
@@ -46,10 +49,13 @@ rule aggregate:
         ),
         "results/provenance.json",
         "results/summary.txt",
+    log:
+        "results/logs/aggregate.log",
     params:
+        program=command_of("aggregate", "--plan", PLAN),
         code=digest("aggregate"),
         vary=STUDY.config.vary,
     message:
         "putting all cells together"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/aggregate.py --plan {PLAN:q} --out results --requests"
+        "{params.program} --out results --requests 2>&1 | tee -i {log:q} >&2"

@@ -17,13 +17,14 @@ rule calibration:
     resources:
         machine=100,
     params:
+        program=command_of("calibrate"),
         samples=STUDY.config.calibration_samples,
         threads=resolve_threads(STUDY.config.threads),
         code=digest("calibrate"),
     message:
         "measuring the harness against engines whose times are known"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/calibrate.py --out results/calibration --log {log:q} --samples {params.samples}"
+        "{params.program} --out results/calibration --log {log:q} --samples {params.samples}"
         " --threads {params.threads}"
 
 
@@ -31,11 +32,15 @@ rule calibration_figure:
     input:
         samples=rules.calibration.output.samples,
     output:
-        expand("figures/calibration.{format}", format=FORMATS),
+        drawn("calibration", "Instrument"),
+    log:
+        "results/logs/figures/calibration.log",
     params:
+        program=command_of("plot", "calibration", "--plan", PLAN),
+        caption=caption,
         look=STUDY.config.figures.model_dump_json(),
         code=digest("plot"),
     message:
         "drawing the calibration"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/plot.py calibration --plan {PLAN:q} --samples {input.samples:q} --out {output:q}"
+        "{params.program} --samples {input.samples:q} --out {output:q} 2>&1 | tee -i {log:q} >&2"

@@ -1,19 +1,22 @@
 # What the data say about the study's claims, the report, and two runs side by side.
 from coldprefix.models.convert import converter_key
 
-CLAIMS = str(Path(workflow.basedir) / "claims.yaml")
-ORIGINAL = Path(workflow.basedir) / "study" / "original.csv"
+CLAIMS = ROOT / "claims.yaml"
+ORIGINAL = ROOT / "study" / "original.csv"
 
 
 rule converter:
     output:
         "results/setup/converter_refusal.json",
+    log:
+        "results/logs/converter.log",
     params:
+        program=command_of("try_converter"),
         key=converter_key(),
     message:
         "asking llama.cpp's converter whether it takes OPT"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/try_converter.py --out {output:q}"
+        "{params.program} --out {output:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule claims:
@@ -28,16 +31,21 @@ rule claims:
     output:
         table="results/claims.parquet",
         seal="results/claims.parquet.sha256",
-        page="results/claims.md",
+        page=report(
+            "results/claims.md", caption="../report/claims.rst", category="Claims"
+        ),
+    log:
+        "results/logs/claims.log",
     params:
-        claims=sha256_of_file(Path(CLAIMS)),
+        program=command_of("check_claims", "--claims", str(CLAIMS)),
+        claims=sha256_of_file(CLAIMS),
         original=sha256_of_file(ORIGINAL),
         code=digest("check_claims"),
     message:
         "testing the claims"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/check_claims.py --claims {CLAIMS:q} --trials {input.trials:q} --converter results/setup/converter_refusal.json"
-        " --out {output.table:q} --markdown {output.page:q} --provenance {input.provenance:q}"
+        "{params.program} --trials {input.trials:q} --converter results/setup/converter_refusal.json"
+        " --out {output.table:q} --markdown {output.page:q} --provenance {input.provenance:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule report:
@@ -53,16 +61,24 @@ rule report:
         self_check="results/self_check.parquet",
         provenance="results/provenance.json",
     output:
-        "results/report.html",
+        report(
+            "results/report.html",
+            caption="../report/report.rst",
+            category="Everything in one file",
+        ),
+    log:
+        "results/logs/report.log",
     params:
+        program=command_of("build_report"),
         figures=[f"figures/{name}.png" for name in [*FIGURES, "calibration"]],
         code=digest("build_report"),
     message:
         "writing the report"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/build_report.py --trials results/trials.parquet"
+        "{params.program} --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
         " --calibration {input.calibration:q} --clock {input.clock:q} --peers {input.peers:q} --self-check {input.self_check:q} --out {output:q} --provenance {input.provenance:q}"
+        " 2>&1 | tee -i {log:q} >&2"
 
 
 if STUDY.config.compare is not None:
@@ -79,12 +95,16 @@ if STUDY.config.compare is not None:
                 "results/compare/comparison.{format}",
                 format=["parquet", "parquet.sha256", "csv", "txt", "pdf", "png"],
             ),
+        log:
+            "results/logs/compare.log",
         params:
+            program=command_of("compare_runs", "--plan", PLAN),
             compare=STUDY.config.compare,
             look=STUDY.config.figures.model_dump_json(),
             code=digest("compare_runs"),
         message:
             "setting two runs side by side"
         shell:
-            "{PYTHON:q} {SCRIPTS:q}/compare_runs.py --one {params.compare.one:q} --other {params.compare.other:q}"
-            " --names {params.compare.names:q} --vary {params.compare.vary:q} --plan {PLAN:q} --out results/compare"
+            "{params.program} --one {params.compare.one:q} --other {params.compare.other:q}"
+            " --names {params.compare.names:q} --vary {params.compare.vary:q} --out results/compare"
+            " 2>&1 | tee -i {log:q} >&2"

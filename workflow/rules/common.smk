@@ -1,10 +1,16 @@
 # Loads and validates the configuration, and plans; no rules here.
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
+
+# Not workflow.basedir: where another workflow uses this one as a module, that is the other's.
+ROOT = Path(workflow.current_basedir).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
 
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import sha256_of_file
@@ -12,6 +18,7 @@ from coldprefix.process import locks, program, queue
 from coldprefix.setup import refusals
 from coldprefix.setup.building import say
 from coldprefix.study import checks, cluster, estimate
+from coldprefix.study.begin import Begin
 from coldprefix.study.code import digest
 from coldprefix.study.machine import resolve_threads
 from coldprefix.study.plan import plan_of
@@ -26,11 +33,15 @@ except ColdprefixError as error:
 os.environ[program.VARIABLE] = str(os.getpid())  # jobs end with this process
 
 
-configfile: Path(workflow.basedir) / "config.yaml"
+configfile: ROOT / "config.yaml"
 
+
+# A module is given the values of its importer alone; alone, this changes nothing.
+VALUES = load_configfile(ROOT / "config.yaml")
+update_config(VALUES, config)
 
 try:
-    STUDY = plan_of(checks.parse(config))
+    STUDY = plan_of(checks.parse(VALUES))
     refusals.check(STUDY.preflights.values())
 except ColdprefixError as error:
     raise WorkflowError(str(error)) from None
@@ -41,10 +52,6 @@ if STUDY.config.estimate:
 
 logger.addHandler(TimeLeft(STUDY.phases))
 
-# Shell commands name these as {PYTHON} and so on: written into the commands or params themselves, a moved checkout or a new plotting
-# library would measure every cell again.
-SCRIPTS = str(Path(workflow.basedir) / "workflow" / "scripts")
-PYTHON = sys.executable
 PLAN = "results/plan.json"  # what the programs read
 FORMATS = ["pdf", "png", "csv", "txt"]
 FIGURES = STUDY.figures()
@@ -63,6 +70,40 @@ onstart:
         say(
             "this Snakemake keeps its limit of jobs per second: see docs/upstream/snakemake-timer.md"
         )
+
+
+# Snakemake calls the onstart of the main Snakefile only.
+if Path(workflow.main_snakefile) != ROOT / "Snakefile":
+    logger.addHandler(Begin(lambda: STUDY.write(Path(PLAN))))
+
+
+def command_of(program, *arguments):
+    """The command that starts a program of workflow/scripts, as a function of more than wildcards: Snakemake does not compare the value of
+    such a param with the last run's, so that a moved checkout or another Python measures nothing again.
+    """
+    script = ROOT / "workflow" / "scripts" / f"{program}.py"
+    command = shlex.join([sys.executable, str(script), *arguments])
+    return lambda wildcards, output: command
+
+
+def caption(wildcards, output):
+    """The caption that was drawn with a figure, for `snakemake --report`; empty before."""
+    file = next(Path(name) for name in output if name.endswith(".txt"))
+    return re.sub(r"([*_`|\\])", r"\\\1", file.read_text()) if file.exists() else ""
+
+
+def drawn(name, category):
+    """The files of a figure, of which `snakemake --report` shows the PNG."""
+    shown = dict(
+        caption="../report/figure.rst", category=category, labels={"figure": name}
+    )
+    files = expand(f"figures/{name}.{{format}}", format=FORMATS)
+    return [report(f, **shown) if f.endswith(".png") else f for f in files]
+
+
+def cell_of(phase):
+    """The name of a cell of this phase; not {rule}, which another workflow may call as it likes. Not compared, as above."""
+    return lambda wildcards, output: f"{phase}/{wildcards.cell}"
 
 
 def measured_by(phase):

@@ -4,10 +4,13 @@
 rule environment:
     output:
         "results/setup/environments/{environment}.json",
+    log:
+        "results/logs/setup/environments/{environment}.log",
     priority: 100
     resources:
         machine=100,
     params:
+        program=command_of("set_up"),
         key=lambda wildcards: STUDY.in_environment(
             wildcards.environment
         ).environment_key,
@@ -19,8 +22,8 @@ rule environment:
     message:
         "setting up the environment {wildcards.environment}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/set_up.py {wildcards.environment:q} --engine {params.engine} --accelerator {params.accelerator}"
-        " --record {output:q}"
+        "{params.program} {wildcards.environment:q} --engine {params.engine} --accelerator {params.accelerator}"
+        " --record {output:q} 2>&1 | tee -i {log:q} >&2"
 
 
 # What is set up and agreed is no input of a measuring job, nor of this one. As plain inputs, an engine that was built again
@@ -38,11 +41,12 @@ rule preflight:
     resources:
         machine=100,
     params:
+        program=command_of("in_environment", "preflight", "--plan", PLAN),
         digest=lambda wildcards: STUDY.preflights[wildcards.asked].digest,
     message:
         "{wildcards.asked}: asking the engine what is in force"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/in_environment.py preflight --plan {PLAN:q} --phase {wildcards.asked:q} --out {output:q} --log {log:q}"
+        "{params.program} --phase {wildcards.asked:q} --out {output:q} --log {log:q}"
 
 
 # Before anything is measured: what must agree between the two interfaces of an engine does.
@@ -51,8 +55,12 @@ rule settings:
         expand("results/preflight/{asked}.json", asked=STUDY.preflights),
     output:
         "results/preflight/agreed.json",
+    log:
+        "results/logs/preflight/agreed.log",
     priority: 70
+    params:
+        program=command_of("compare_settings"),
     message:
         "comparing what is in force on the interfaces of an engine"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/compare_settings.py --out {output:q} {input:q}"
+        "{params.program} --out {output:q} {input:q} 2>&1 | tee -i {log:q} >&2"

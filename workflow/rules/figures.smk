@@ -17,12 +17,16 @@ for name, figure in FIGURES.items():
                 "results/experiments/{e}/provenance.json", e=figure.experiments
             ),
         output:
-            expand(f"figures/{name}.{{format}}", format=FORMATS),
+            drawn(name, "Backends" if figure.phase else "Figures"),
+        log:
+            f"results/logs/figures/{name}.log",
         params:
+            program=command_of("plot", name, "--plan", PLAN),
+            caption=caption,
             look=STUDY.config.figures.model_dump_json(),
             code=digest("plot"),
         message:
             f"drawing {name}"
         shell:
-            "{PYTHON:q} {SCRIPTS:q}/plot.py {rule} --plan {PLAN:q} --trials {input.trials:q} --summary {input.summary:q}"
-            " --provenance {input.provenance:q} --out {output:q}"
+            "{params.program} --trials {input.trials:q} --summary {input.summary:q}"
+            " --provenance {input.provenance:q} --out {output:q} 2>&1 | tee -i {log:q} >&2"

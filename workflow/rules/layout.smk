@@ -15,12 +15,17 @@ if STUDY.config.layout:
             "results/layout/advice.parquet",
             "results/layout/advice.parquet.sha256",
             page="results/layout/advice.md",
-            figure=expand("figures/layout.{format}", format=FORMATS),
+            figure=drawn("layout", "Advice"),
+        log:
+            "results/logs/layout.log",
         params:
+            program=command_of("advise", "--plan", PLAN),
+            caption=caption,
             look=STUDY.config.figures.model_dump_json(),
             code=digest("advise"),
         message:
             "advising on {input.prompt}"
         shell:
-            "{PYTHON:q} {SCRIPTS:q}/advise.py --plan {PLAN:q} --prompt {input.prompt:q} --trials {input.trials:q} --agreed {input.agreed:q}"
+            "{params.program} --prompt {input.prompt:q} --trials {input.trials:q} --agreed {input.agreed:q}"
             " --provenance {input.provenance:q} --out results/layout --figure {output.figure:q}"
+            " 2>&1 | tee -i {log:q} >&2"

@@ -20,9 +20,10 @@ for phase in STUDY.phases:
         # All that decides whether the cell is stale. Snakemake compares only those params with the last run's whose function takes
         # nothing but wildcards.
         params:
+            program=command_of("in_environment", "measure", "--plan", PLAN),
             digest=measured_by(phase),
+            cell=cell_of(phase),
         message:
             f"measuring {phase}/{{wildcards.cell}}"
         shell:
-            "{PYTHON:q} {SCRIPTS:q}/in_environment.py measure --plan {PLAN:q} --cell {rule}/{wildcards.cell} --digest {params.digest}"
-            " --log {log:q}"
+            "{params.program} --cell {params.cell:q} --digest {params.digest} --log {log:q}"

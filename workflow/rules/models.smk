@@ -4,13 +4,16 @@
 rule model:
     output:
         "results/setup/models/{model}.json",
+    log:
+        "results/logs/setup/models/{model}.log",
     priority: 100
     params:
+        program=command_of("prepare_model", "--plan", PLAN),
         entry=lambda wildcards: STUDY.config.models[wildcards.model].identity,
     message:
         "preparing the model {wildcards.model}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --plan {PLAN:q} --record {output:q}"
+        "{params.program} {wildcards.model:q} --record {output:q} 2>&1 | tee -i {log:q} >&2"
 
 
 rule gguf:
@@ -18,12 +21,15 @@ rule gguf:
         "results/setup/models/{model}.json",
     output:
         "results/setup/gguf/{model}.json",
+    log:
+        "results/logs/setup/gguf/{model}.log",
     priority: 90
     params:
+        program=command_of("prepare_model", "--plan", PLAN),
         entry=lambda wildcards: STUDY.config.models[wildcards.model].identity,
         accelerator=STUDY.accelerator,
     message:
         "preparing the GGUF file of the model {wildcards.model}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/prepare_model.py {wildcards.model:q} --plan {PLAN:q} --weights gguf --accelerator {params.accelerator}"
-        " --record {output:q}"
+        "{params.program} {wildcards.model:q} --weights gguf --accelerator {params.accelerator}"
+        " --record {output:q} 2>&1 | tee -i {log:q} >&2"

@@ -16,6 +16,7 @@ rule llama_bench:
     resources:
         machine=100,
     params:
+        program=command_of("in_environment", "time_peers", "--plan", PLAN),
         jobs=[STUDY.preflights[phase].digest for phase in BENCHED],
         lengths=STUDY.config.configurations,
         question=STUDY.config.question_tokens,
@@ -25,7 +26,7 @@ rule llama_bench:
     message:
         "timing llama-bench beside misses"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/in_environment.py time_peers --plan {PLAN:q} --phase {params.phases[0]} --also {params.phases}"
+        "{params.program} --phase {params.phases[0]} --also {params.phases}"
         " --rounds {params.rounds} --out {output.rounds:q} --log {log:q}"
 
 
@@ -37,11 +38,14 @@ rule peers:
         table="results/peers/peers.parquet",
         seal="results/peers/peers.parquet.sha256",
         text="results/peers/peers.txt",
+    log:
+        "results/logs/peers.log",
     params:
+        program=command_of("compare_peers"),
         rounds=lambda wildcards, input: "--rounds" if input.rounds else "",
         trials=lambda wildcards, input: "--trials" if input.trials else "",
         code=digest("compare_peers"),
     message:
         "setting the harness beside the engines' own instruments"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/compare_peers.py {params.rounds} {input.rounds:q} {params.trials} {input.trials:q} --out results/peers"
+        "{params.program} {params.rounds} {input.rounds:q} {params.trials} {input.trials:q} --out results/peers 2>&1 | tee -i {log:q} >&2"
