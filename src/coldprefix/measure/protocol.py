@@ -113,6 +113,7 @@ def run_process(
             own = is_own(job, kind)
             done = run_trial(session, prompts, job, protocol.stream_tokens if own else PARTNER_TOKENS)
             machine = load.since_last()
+            machine = dict.fromkeys(machine) if session.elsewhere else machine
             for row in done:
                 row |= keys | machine | {"configuration": kind.configuration, "state": kind.state, "own": own}
                 row |= {"trial": trial, "burn_in": trial < protocol.burn_in, "order": first_order + len(rows)}
