@@ -44,7 +44,9 @@ def read_prompt(path: Path) -> Value:
 
 
 def form_of(before: Value, after: Value) -> str:
-    """ "text" or "chat". Raises ColdprefixError if they are not of one kind."""
+    """ "text" or "chat". Raises ColdprefixError if they are not of one kind, or the same."""
+    if before == after:
+        raise ColdprefixError("BEFORE and AFTER are the same")
     if isinstance(before, str) != isinstance(after, str):
         raise ColdprefixError("one of BEFORE and AFTER is text and the other a chat; give two of one kind")
     return "text" if isinstance(before, str) else "chat"
@@ -100,7 +102,7 @@ class Edit:
         if self.tokens is None or self.shared is None or self.behind is None or self.reused is None:
             return ""
         new = self.tokens - self.shared - self.behind
-        return f": {new} new ones, and {self.tokens - self.reused - new} again that BEFORE had, too"
+        return f": {new} new, and {self.tokens - self.reused - new} again that BEFORE had, too"
 
 
 def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, on_round: Callable[[int], None]) -> Edit:
@@ -110,10 +112,8 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
         session: opened for the form that `form_of` says.
 
     Raises:
-        ColdprefixError: the two are the same, or the server refuses them.
+        ColdprefixError: the two are the same to the server, or it refuses them.
     """
-    if before == after:
-        raise ColdprefixError("BEFORE and AFTER are the same")
     wire = session.wire
     known: dict[str, list[int]] = {}
     if not isinstance(wire, OpenAiWire):

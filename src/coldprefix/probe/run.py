@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,14 +58,15 @@ def probe(asked: Asked) -> int:
     """
     tell = Teller(asked.as_json)
     prompts = [edit.read_prompt(path) for path in (asked.before, asked.after) if path]
+    form = edit.form_of(*prompts) if prompts else "tokens"
     if asked.out and asked.out.exists() and any(asked.out.iterdir()):
         raise ColdprefixError(f"{asked.out} is not empty; name another folder")
     tell.head(asked.settings.url)
     session = EndpointSession("the server", asked.settings, "tokens", asked.timeout_s)
     first = _introduce(tell, session)
     reports = first.cached_tokens is not None
-    if len(prompts) == 2:
-        _edit(tell, asked, prompts)
+    if prompts:
+        _edit(tell, asked, prompts, form)
     else:
         _cache(tell, asked, session, reports)
     _doubts(tell, session, reports)
@@ -76,10 +76,10 @@ def probe(asked: Asked) -> int:
 def _introduce(tell: Teller, session: EndpointSession) -> Completion:
     """What it is, and whether it says what it reuses. Returns an answer of it."""
     told = session.told
-    size = f"{told['slots']} slots of {told['context_tokens']} tokens" if isinstance(told["slots"], int) else told["slots"]
-    size = f"{size}, {told['context_tokens']} tokens at most" if "pool" in str(size) else size
+    context = told["context_tokens"]
+    size = f"{told['slots']} slots of {context} tokens" if isinstance(told["slots"], int) else f"slots: {told['slots']}, context: {context}"
     known = ", ".join(f"{key} {value}" for key, value in told.items() if key in ("block_tokens", "blocks") and value != "unknown")
-    text = f"{session.server.title} {told['version']}, model {told['model']}; slots: {size}{f', {known}' if known else ''}"
+    text = f"{session.server.title} {told['version']}, model {told['model']}; {size}{f', {known}' if known else ''}"
     tell.say("server", "server", text, **session.in_force())
     session.check_stream(UNDRAWN)
     done = session.complete(UNDRAWN, 1, stream=False)
@@ -105,10 +105,9 @@ def _cache(tell: Teller, asked: Asked, session: EndpointSession, reports: bool) 
     told = session.told["context_tokens"]
     context = told if isinstance(told, int) else UNTOLD_CONTEXT
     progress("how fast is it?")
-    began = time.perf_counter()
-    scale = session.complete(fresh.tokens(min(SCALE, context // 2)), 1, stream=False)
-    words = 1.0 if scale.prompt_tokens else 3.0  # of a server that takes text only a word is up to so many tokens
-    ms_per_token = (time.perf_counter() - began) * 1e3 / SCALE
+    colds = [session.complete(fresh.tokens(min(SCALE, context // 2)), 1, stream=False) for _ in range(2)]
+    words = 1.0 if colds[0].prompt_tokens else 3.0  # of a server that takes text only a word is up to so many tokens
+    ms_per_token = min(cold.total_ms or 0.0 for cold in colds) / SCALE
     if reports:
         progress("granularity")
         found = looks.granularity(session, fresh, min(640, context - 32) if ms_per_token < 20 else 160)
@@ -150,9 +149,8 @@ def _cache(tell: Teller, asked: Asked, session: EndpointSession, reports: bool) 
         tell.say("written", "rows", f"{len(rows)} in {asked.out}", folder=str(asked.out))
 
 
-def _edit(tell: Teller, asked: Asked, prompts: Sequence[edit.Value]) -> None:
+def _edit(tell: Teller, asked: Asked, prompts: Sequence[edit.Value], form: str) -> None:
     """What the edit of two files costs."""
-    form = edit.form_of(prompts[0], prompts[1])
     session = EndpointSession("the server", asked.settings, form, asked.timeout_s)
     found = edit.cost_of(session, prompts[0], prompts[1], asked.rounds, lambda number: progress(f"round {number + 1} of {asked.rounds}"))
     progress("")

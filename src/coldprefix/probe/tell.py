@@ -24,6 +24,9 @@ class Teller:
         if self.as_json:
             self._line({"kind": kind, **facts, "text": text})
             return
+        if not title:
+            print("\n".join(f"  {line}".rstrip() for line in text.splitlines()), flush=True)
+            return
         first, *more = text.splitlines() or [""]
         lines = [f"  {title:<{WIDTH}} {first}", *(f"  {'':<{WIDTH}} {line}" for line in more)]
         print("\n".join(line.rstrip() for line in lines), flush=True)

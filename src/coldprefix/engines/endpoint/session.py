@@ -12,7 +12,7 @@ from typing import Any
 
 from coldprefix.engines.contract import Completion, NextToken, Session
 from coldprefix.engines.endpoint.address import address_of
-from coldprefix.engines.endpoint.client import NOWHERE, RunningClient, key_of
+from coldprefix.engines.endpoint.client import HINTS, NOWHERE, RunningClient, key_of
 from coldprefix.engines.endpoint.openai import RunningOpenAi
 from coldprefix.engines.endpoint.settings import ENGINES, VOCABULARY, EndpointSettings
 from coldprefix.engines.reuse import Memory, Promise
@@ -171,6 +171,9 @@ def together(done: Completion) -> Completion:
 
 def _server(client: RunningClient, settings: EndpointSettings) -> RunningServer:
     """What answers there. Raises ColdprefixError if it is not what ``engine`` says, or nothing that we can talk to."""
+    status, text = client.get("/v1/models")
+    if status in HINTS:
+        raise ColdprefixError(f"{settings.url} answers {status}: {text[:200]}\n{HINTS[status]}")
     for engine in ENGINES if settings.engine is None else (settings.engine,):
         if engine == "openai":
             break
@@ -183,7 +186,6 @@ def _server(client: RunningClient, settings: EndpointSettings) -> RunningServer:
             )
     found = RunningOpenAi(client, settings.model)
     if found.model == UNKNOWN:
-        status, text = client.get("/v1/models")
         raise ColdprefixError(
             f"{settings.url}/v1/models names no model (it answers {status}: {text[:200]!r}); write the model's name (model, --model), or another URL"
         )
