@@ -270,6 +270,8 @@ def weights_of(models: Path, name: str, kind: str) -> Path:
     Raises:
         ColdprefixError: there is no such model, or it has no weights of this kind.
     """
+    if kind == "served":
+        return Path()  # on the server, whoever runs it
     found = read_json(models / name / RECORD, "Run snakemake, which makes the model.").get("weights", {}).get(kind)
     if not found:
         raise ColdprefixError(f"{models / name / RECORD} knows no {kind} weights of the model {name}. Run snakemake, which makes them.")

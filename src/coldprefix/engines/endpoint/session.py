@@ -18,7 +18,7 @@ from coldprefix.engines.endpoint.settings import ENGINES, VOCABULARY, EndpointSe
 from coldprefix.engines.reuse import Memory, Promise
 from coldprefix.engines.running import UNKNOWN, RunningServer
 from coldprefix.errors import ColdprefixError
-from coldprefix.job import common_prefix
+from coldprefix.job import Protocol, common_prefix
 
 BLOCK = 256  # tokens: more than any engine's block that we know, or what llama-server leaves before a prompt's end
 CHECK_TOKENS = 16  # generated to see whether a stream arrives as it is made
@@ -192,10 +192,20 @@ def _server(client: RunningClient, settings: EndpointSettings) -> RunningServer:
     return found
 
 
-def opened(name: str, settings: EndpointSettings, form: str, timeout_s: float, log: Path) -> EndpointSession:
-    """A session whose stream is known to arrive as it is made; ``log`` says where the server's own log is."""
+def opened(name: str, settings: EndpointSettings, protocol: Protocol, log: Path) -> EndpointSession:
+    """A session for a cell; ``log`` says where the server's own log is.
+
+    Raises:
+        ColdprefixError: its stream is held back, or it does not report its reuse and the protocol does not keep what is not verified.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"{name} was not started by coldprefix; its log is {NOWHERE}: {settings.url}\n")
-    session = EndpointSession(name, settings, form, timeout_s)
+    session = EndpointSession(name, settings, protocol.request_form, protocol.timeout_s)
     session.check_stream(UNDRAWN)
+    done = session.complete(UNDRAWN, 1, stream=False)
+    if done.cached_tokens is None and protocol.max_rejected < 1:
+        raise ColdprefixError(
+            f"{name} does not report how many tokens it reused ({done.uncounted}), so no trial could be verified. It would be "
+            f"{session.server.tells_reuse}. To keep its times as unverified rows, which go into no statistics and no verdict: max_rejected: 1"
+        )
     return session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ VOCABULARY = 4096
 
 class EndpointSettings(EngineSettings):
     """A running server that is measured as a phase of its own, under its name: it is not started, stopped or changed."""
+
+    reuses: ClassVar[bool] = True  # whether it does is not ours to switch
 
     url: str = Field(
         description="http://127.0.0.1:8080, https://host/path or unix:///path/to/socket; with or without /v1 at its end. It holds no key."
