@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report layout test test-all faults check audit docs lock
+.PHONY: help setup figures quick report layout probe test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ report: setup  ## as figures, and results/report.html: everything in one file
 
 layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
 	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
+
+probe: setup  ## what does the cache of the server at URL=http://127.0.0.1:8080 do? BEFORE=a.txt AFTER=b.txt: what does that edit cost? docs/probe.md
+	@$(RUN) python workflow/scripts/probe.py $(or $(URL),http://127.0.0.1:8080) $(if $(BEFORE),--before "$(BEFORE)") $(if $(AFTER),--after "$(AFTER)") $(ARGUMENTS)
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

@@ -67,7 +67,7 @@ class Edit:
     Attributes:
         tokens: of AFTER; shared: that BEFORE begins with, too; behind: that both end with. None where the server tells no tokens.
         reused, computed: of AFTER, as the server says; None where no request was what it was meant to be.
-        ttft_ms: of AFTER after BEFORE; again_ms: of BEFORE asked again.
+        ttft_ms: of AFTER after BEFORE, where the server reports no reuse of all requests; again_ms: of BEFORE asked again.
         left_out: why requests were left out.
         place: where texts part.
     """
@@ -87,7 +87,8 @@ class Edit:
         lines = [f"they part at {self.place}"] if self.place else []
         left = [f"{len(self.left_out)} requests left out; the first: {self.left_out[0]}"] if self.left_out else []
         if self.reused is None:
-            return "\n".join([*lines, *left, "nothing can be said of its cost"])
+            time = f"TTFT {shown(self.ttft_ms)} ms is UNVERIFIED: " if self.ttft_ms else ""
+            return "\n".join([*lines, *left, f"{time}what the edit costs is not known"])
         if self.shared is not None and self.tokens is not None and self.behind is not None:
             lines.append(f"{self.tokens} tokens, of which the first {self.shared} are those of BEFORE, and the last {self.behind}")
         lines.append(f"{self.reused} tokens survive, {self.computed} are computed{self._again()}")
@@ -130,6 +131,7 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
     seen: list[tuple[int, int | None, float]] = []
     again: list[float] = []
     left_out: list[str] = []
+    unverified: list[float] = []
     for number in range(rounds):
         on_round(number)
         if isinstance(wire, VllmWire):
@@ -140,6 +142,7 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
         why = _unusable(done, shared, seen[0][0] if seen else None)
         if why or done.cached_tokens is None or done.ttft_ms is None:
             left_out.append(why or "not streamed")
+            unverified += [done.ttft_ms] if done.cached_tokens is None and done.ttft_ms is not None else []
             continue
         seen.append((done.cached_tokens, done.prompt_tokens or (len(known["after"]) if known else None), done.ttft_ms))
         again += [repeated.ttft_ms] if repeated.ttft_ms is not None else []
@@ -151,7 +154,7 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
         behind=_behind(known["before"], known["after"], shared) if shared is not None else None,
         reused=reused,
         computed=tokens - reused if tokens is not None and reused is not None else None,
-        ttft_ms=[ttft for _, _, ttft in seen],
+        ttft_ms=[ttft for _, _, ttft in seen] or unverified,
         again_ms=again,
         left_out=left_out,
         place=parting(before, after) if isinstance(before, str) and isinstance(after, str) else None,

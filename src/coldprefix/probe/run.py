@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.data.raw import as_frame, write_cell
+from coldprefix.engines.clock import long_lived
 from coldprefix.engines.contract import Completion
 from coldprefix.engines.endpoint.openai import RunningOpenAi
 from coldprefix.engines.endpoint.session import UNDRAWN, EndpointSession
 from coldprefix.engines.endpoint.settings import EndpointSettings
+from coldprefix.engines.vllm.running import CountedWire
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.measure import provenance
@@ -65,10 +67,11 @@ def probe(asked: Asked) -> int:
     session = EndpointSession("the server", asked.settings, "tokens", asked.timeout_s)
     first = _introduce(tell, session)
     reports = first.cached_tokens is not None
-    if prompts:
-        _edit(tell, asked, prompts, form)
-    else:
-        _cache(tell, asked, session, reports)
+    with long_lived():
+        if prompts:
+            _edit(tell, asked, prompts, form)
+        else:
+            _cache(tell, asked, session, reports)
     _doubts(tell, session, reports)
     return 0 if reports else UNVERIFIED
 
@@ -94,6 +97,9 @@ def _introduce(tell: Teller, session: EndpointSession) -> Completion:
         text = f"NO: {done.uncounted}.\nIt would be {session.server.tells_reuse}. Nothing below is verified."
     else:
         text = f"yes ({session.server.tells_reuse})"
+        if isinstance(session.wire, CountedWire) and not session.wire.answers_tell:
+            text = "yes, by its counters in /metrics, where they grew by the prompt exactly: nobody else asked meanwhile.\nIts answers do not say it: "
+            text += "--enable-prompt-tokens-details"
     tell.say("reports", "reports reuse", text, reports=done.cached_tokens is not None, why_not=done.uncounted)
     return done
 
@@ -180,8 +186,8 @@ def _doubts(tell: Teller, session: EndpointSession, reports: bool) -> None:
     if not before_after:
         found.append("Other users: it does not tell whether it had any.")
     elif busy or foreign:
-        asked = f", and sent {foreign} prompt tokens" if foreign else ""
-        found.append(f"Other users: there were some. When looked at, {busy or 'none'} were served{asked}. Times hold their load.")
+        asked = f", and others sent {foreign} prompt tokens between" if foreign else ""
+        found.append(f"Other users: there were some. Looked at before and after: {before_after}{asked}. Times hold their load.")
     else:
         found.append("Other users: none were seen when looked at, before and after; between, they may have been.")
     unknown = [key for key, value in session.in_force().items() if value == "unknown"]

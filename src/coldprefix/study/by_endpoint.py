@@ -24,6 +24,12 @@ def with_endpoints(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(entry, Mapping) and isinstance(entry.get("url"), str):
             context = entry.get("context_tokens", CONTEXT)
             positions = max(context, 64) if isinstance(context, int) else CONTEXT
-            model = {"source": "endpoint", "url": entry["url"], "serves": entry.get("model"), "positions": positions, "vocabulary": VOCABULARY}
+            model = {
+                "source": "endpoint",
+                "url": entry["url"],
+                "serves": entry.get("model"),
+                "positions": positions,
+                "vocabulary": VOCABULARY,
+            }
             models, phase_models = {**models, name: model}, {**phase_models, name: name}
     return result | ({"models": models, "phase_models": phase_models} if entries else {})

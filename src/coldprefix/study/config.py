@@ -20,7 +20,9 @@ from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
 from coldprefix.study.machine import resolve_accelerator
 
-PhaseName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]  # of `registry.phases`, or of an endpoint: see check_phases
+PhaseName = Annotated[
+    str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)
+]  # of `registry.phases`, or of an endpoint: see check_phases
 
 
 def _state(value: str) -> str:

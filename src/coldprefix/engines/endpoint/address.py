@@ -123,9 +123,10 @@ class Resolved:
                 f"{self.address.url}: its certificate cannot be verified: {error.verify_message}. If its authority is your own, name the file of "
                 "that authority's certificate in SSL_CERT_FILE; the check cannot be switched off"
             ) from None
-        except ssl.SSLError as error:
+        except (ssl.SSLError, TimeoutError) as error:
             connection.close()
-            raise ColdprefixError(f"{self.address.url}: no TLS connection: {error.reason}; is it http://?") from None
+            said = getattr(error, "reason", None) or f"nothing within {timeout_s:.0f} s"
+            raise ColdprefixError(f"{self.address.url}: no TLS connection: {said}; is it http://?") from None
         except BaseException:
             connection.close()
             raise

@@ -16,6 +16,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.process.server import Server
 
 NOWHERE = Path("where that server runs")  # of a server that coldprefix has not started
+LOG = f" Its log: {NOWHERE}"  # which says nothing
 LOOK_S = 5.0  # longest wait for an answer outside the clock
 HINTS = {
     401: "it wants another key, or one at all: name the environment variable that holds it in api_key_env (--api-key-env)",
@@ -87,13 +88,13 @@ class RunningClient(Client):
         try:
             return super().ask(path, body, *answer)
         except ColdprefixError as error:
-            raise type(error)(self._hide(str(error))) from None
+            raise type(error)(self._hide(str(error)).removesuffix(LOG)) from None
 
     def exchange(self, path: str, body: dict[str, Any], stream: bool) -> Exchange:
         try:
             return super().exchange(path, body, stream)
         except ColdprefixError as error:
-            text = self._hide(str(error)).removesuffix(f" Its log: {NOWHERE}")
+            text = self._hide(str(error)).removesuffix(LOG)
             hint = next((hint for status, hint in HINTS.items() if f" answered {status}: " in text), "")
             hint = hint or ("has it been restarted? Then what it had cached is gone" if " broke off " in text else "")
             raise type(error)(f"{text}\n{hint}".strip()) from None

@@ -34,7 +34,7 @@ class OpenAiWire(Wire):
                     raise
 
     def render(self, prompt: Sequence[int]) -> Rendered:
-        return Rendered(list(prompt), list(prompt)) if self.takes_ids else super().render(prompt)
+        return Rendered(list(prompt), list(prompt)) if self.takes_ids else self.as_text(list(prompt))
 
     def as_text(self, ids: list[int]) -> Rendered:
         text = text_of(ids)
@@ -89,7 +89,8 @@ class RunningOpenAi(RunningServer):
 
 
 def _is_refusal(error: ColdprefixError) -> bool:
-    return isinstance(error, EngineRefusal) or " answered 422: " in str(error)
+    """400 and 422 say so; llama_cpp.server says 500 of a request that it does not understand. With text it must answer, or that is the error."""
+    return isinstance(error, EngineRefusal) or any(f" answered {status}: " in str(error) for status in (422, 500))
 
 
 def _usage(answer: Exchange) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class EndpointSession(Session):
         self.wire = self.server.wire(form)
         if len(self.server.ids()) < VOCABULARY:
             raise ColdprefixError(f"{name}: a vocabulary of {len(self.server.ids())} ordinary tokens is too small; {VOCABULARY} are needed")
-        salt = secrets.randbits(64)
+        salt = secrets.randbits(32)
         ids = list(self.server.ids())
         random.Random(salt).shuffle(ids)
         self._ids = ids
@@ -97,9 +97,12 @@ class EndpointSession(Session):
         return self.wire.render(self.sent(prompt)).seen
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
+        return together(self._ask(prompt, max_tokens, stream))
+
+    def _ask(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         done = self.wire.complete(self.sent(prompt), max_tokens, stream)
         self._own_tokens += done.prompt_tokens or len(prompt)
-        return together(done)
+        return done
 
     def next_token(self, prompt: Sequence[int]) -> NextToken | None:
         """Only of a server that may be emptied: whoever asks this wants to empty it next."""
@@ -119,7 +122,7 @@ class EndpointSession(Session):
             ColdprefixError: they all arrive at the end.
         """
         self.complete(prompt, 1, stream=False)
-        done = self.wire.complete(self.sent(prompt), CHECK_TOKENS, stream=True)
+        done = self._ask(prompt, CHECK_TOKENS, stream=True)
         times, total = done.token_times_ms, done.total_ms or 0.0
         if len(times) > 1 and times[-1] - times[0] < BUFFERED * total:
             raise ColdprefixError(
