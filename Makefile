@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
 , := ,
-.PHONY: help setup figures quick report layout merge render kick reproduce artifact test test-all faults check audit docs lock licences site
+.PHONY: help setup figures quick report layout probe merge render kick reproduce artifact test test-all faults check audit docs lock licences site
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +39,9 @@ artifact: setup  ## artifact/coldprefix-VERSION.tar.gz, its sha256 and ARTIFACT.
 merge: setup  ## raw data of several machines together, the machine a block: make merge RESULTS=a/results,b/results [OUT=results/merged]
 	@$(if $(RESULTS),,echo "coldprefix: name the folders of results: make merge RESULTS=a/results,b/results" >&2; exit 1;) \
 	$(RUN) python workflow/scripts/merge.py --results $(subst $(,), ,$(RESULTS)) --out $(or $(OUT),results/merged)
+
+probe: setup  ## what does the cache of the server at URL=http://127.0.0.1:8080 do? BEFORE=a.txt AFTER=b.txt: what does that edit cost? docs/probe.md
+	@$(RUN) python workflow/scripts/probe.py $(or $(URL),http://127.0.0.1:8080) $(if $(BEFORE),--before "$(BEFORE)") $(if $(AFTER),--after "$(AFTER)") $(ARGUMENTS)
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

@@ -21,6 +21,7 @@ LAYERS = (
         "models",
         "data",
         "measure",
+        "probe",
         "analysis",
         "study",
         "claims",

@@ -142,7 +142,7 @@ class Job(Strict):
     interface: str
     kinds: list[Kind]  # its own first, then its partners; each process measures all of them
     model: ModelUse
-    accelerator: Literal["cpu", "cuda"]
+    accelerator: Literal["cpu", "cuda", "unknown"]  # unknown: of a server that somebody else runs
     threads: int
     protocol: Protocol
     settings: dict[str, Any]  # of the engine: its section of config.yaml

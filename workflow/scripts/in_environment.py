@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
@@ -44,10 +45,16 @@ def main() -> None:
     model = registry.source(entry["source"]).model_validate(entry)
     if model.identity != job.model.identity:
         raise ColdprefixError(f"the model {job.model.name} has changed since this run began; run snakemake again")
+    if engine.weights == "served":
+        run(arguments.program, python)
     earlier = read_json(known) if known.exists() else None
     ensure_weights(job.model.name, model, arguments.models, engine.weights, earlier, job.accelerator)
-    program = Path(__file__).with_name(f"{arguments.program}.py")
-    os.execv(python, [str(python), str(program), *sys.argv[2:]])  # noqa: S606  (a program of ours, no shell)
+    run(arguments.program, python)
+
+
+def run(program: str, python: Path) -> NoReturn:
+    """Become a program of this folder, with the arguments of this one."""
+    os.execv(python, [str(python), str(Path(__file__).with_name(f"{program}.py")), *sys.argv[2:]])  # noqa: S606  (a program of ours, no shell)
 
 
 if __name__ == "__main__":

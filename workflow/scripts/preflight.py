@@ -52,13 +52,14 @@ def look(job: Job, models: Path, log: Path, out: Path) -> None:
     weights = weights_of(models, job.model.name, engine.weights)
     with exclusive(f"{job.phase} preflight", owner), open_session(job, weights, log, owner) as session:
         in_force = session.in_force()
-        if job.settings[engine.caching] and in_force.get(engine.caching) is False:
+        if job.settings.get(engine.caching) and in_force.get(engine.caching) is False:
             raise Refused(
                 f"{engine.title} has switched {engine.name}.{engine.caching} off by itself, so nothing can be reused; write "
                 f"{engine.caching}: false with states: [miss], or leave {job.phase} out of phases. Why, may stand in its log: {log}"
             )
         reference = check_reference(session, models / job.model.name)
-        probed = probe(session, job, in_force["context_tokens"], log)
+        # Of a server that somebody else runs no rule is known: its trials are held against what can be at most.
+        probed = probe(session, job, in_force["context_tokens"], log) if engine.weights != "served" else []
         start_s = session.start_s
     record = {
         "phase": job.phase,

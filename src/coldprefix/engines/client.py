@@ -47,7 +47,13 @@ class Client:
 
     One connection per request, closed by the server after its answer: llama-server does so after each stream, whatever it is asked.
     Connecting is timed apart.
+
+    Attributes:
+        host: what requests call the server; prefix: what stands before each path.
     """
+
+    host = "engine"
+    prefix = ""
 
     def __init__(self, server: Server, timeout_s: float) -> None:
         self.server = server
@@ -79,6 +85,15 @@ class Client:
         self.server.check_alive(f"answering {path}")
         said = f"with {status}: {text[:300]}" if status else f"not, or not within {self.timeout_s:.0f} s (timeout_s)"
         raise ColdprefixError(f"{self.server.name} answers {path} {said}. Its log: {self.server.log}")
+
+    def told(self, path: str) -> dict[str, Any]:
+        """The JSON object that a GET answers; {} where it answers something else."""
+        status, text = self.get(path)
+        try:
+            found = json.loads(text) if status == 200 else {}
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
 
     def _plain(self, method: str, path: str, payload: bytes = b"", timeout_s: float | None = None) -> tuple[int, str]:
         connection, request = self._request(method, path, payload)
@@ -124,10 +139,15 @@ class Client:
     def _request(self, method: str, path: str, payload: bytes) -> tuple[h11.Connection, bytes]:
         """The bytes of a request, and the connection that will read the answer to it."""
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
-        headers = [("Host", "engine"), ("Content-Type", "application/json"), ("Content-Length", str(len(payload))), ("Connection", "close")]
+        headers = [
+            ("Host", self.host),
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(payload))),
+            ("Connection", "close"),
+        ]
         if self.server.key:
             headers.append(("Authorization", f"Bearer {self.server.key}"))
-        parts = [h11.Request(method=method, target=path, headers=headers), h11.Data(data=payload), h11.EndOfMessage()]
+        parts = [h11.Request(method=method, target=self.prefix + path, headers=headers), h11.Data(data=payload), h11.EndOfMessage()]
         return connection, b"".join(connection.send(part) or b"" for part in parts)
 
     def _send(self, request: bytes, timeout_s: float) -> tuple[Stopwatch, float, Pieces]:
@@ -138,10 +158,8 @@ class Client:
             OSError: no connection, or it broke.
         """
         pieces: Pieces = []
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout_s)
-            connecting = time.perf_counter()
-            connection.connect(str(self.server.socket))
+        connecting = time.perf_counter()
+        with self._connect(timeout_s) as connection:
             connected = time.perf_counter()
             time.sleep(ACCEPT_S)
             watch = Stopwatch()
@@ -152,15 +170,26 @@ class Client:
                 connection.settimeout(max(timeout_s - now / 1e3, 1e-3))
         return watch, (connected - connecting) * 1e3, pieces
 
+    def _connect(self, timeout_s: float) -> socket.socket:
+        """A connection that stands. Raises OSError."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(str(self.server.socket))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _events(self, answer: Pieces) -> list[tuple[float, dict[str, Any]]]:
-        """Server-sent events, as far as these two engines use them: lines "data: ...", events ended by an empty line."""
+        """Server-sent events, as far as engines use them: lines "data:...", one for each event, events ended by an empty line."""
         events = []
         pending = b""
         for arrived, data in answer:
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                    events.append((arrived, self._parse(line[6:])))
+                if line.startswith(b"data:") and line[5:].strip() != b"[DONE]":
+                    events.append((arrived, self._parse(line[5:])))
                 elif line.startswith(b"error: "):
                     raise ColdprefixError(f"{self.server.name} broke off with an error: {line[7:500].decode(errors='replace')}")
         if pending.strip():

@@ -36,6 +36,7 @@ class Completion:
         token_times_ms: arrival of each generated token (tokens of one chunk share a time); empty when not streamed.
         prompt_tokens: length of the prompt as the engine reports it; None if it does not.
         cached_tokens: prompt tokens the engine says it reused; None if it does not say.
+        uncounted: why `cached_tokens` is None, in words: what stood in its place.
         evaluated_tokens: prompt tokens the engine says it computed; None if it does not say.
         counted_tokens: prompt tokens reused by a second source of the engine's, apart from its answer: a counter, its own positions; None
             if it has none.
@@ -51,6 +52,7 @@ class Completion:
     token_times_ms: list[float] = field(default_factory=list)
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    uncounted: str | None = None
     evaluated_tokens: int | None = None
     counted_tokens: int | None = None
     engine_prompt_ms: float | None = None
@@ -86,10 +88,12 @@ class Session(ABC):
     Attributes:
         start_s: seconds from the start until it was ready.
         used_before: number of cells that the same engine has measured before; 0 for one that was started for this job.
+        elsewhere: its processes are not known, or on another machine: the load of this one does not tell who disturbs it.
     """
 
     start_s: float = 0.0
     used_before: int = 0
+    elsewhere: bool = False
 
     @property
     def identity(self) -> str:
@@ -129,6 +133,10 @@ class Session(ABC):
     @abstractmethod
     def in_force(self) -> dict[str, Any]:
         """The settings that are really in force, read back from the engine."""
+
+    def noted(self) -> dict[str, Any]:
+        """What was seen beside the requests, for the record of its cell: of a server that somebody else runs, the way there and its load."""
+        return {}
 
     @abstractmethod
     def process_ids(self) -> list[int]:
@@ -184,7 +192,7 @@ class Engine(ABC):
         settings: the section's type; equal for all interfaces.
         interfaces: "http" and "python": how it can be reached.
         must_agree: settings in force that must be the same on all interfaces.
-        weights: what it loads.
+        weights: what it loads; "served": nothing, somebody else runs it.
         refuses: architectures that it cannot run, with its own words; refuses_on: those that it cannot run on an accelerator.
         caching: the key of its settings that switches the reuse of prefixes.
     """
@@ -194,7 +202,7 @@ class Engine(ABC):
     settings: ClassVar[type[EngineSettings]]
     interfaces: ClassVar[Mapping[str, Interface]]
     must_agree: ClassVar[tuple[str, ...]]
-    weights: ClassVar[Literal["safetensors", "gguf"]]
+    weights: ClassVar[Literal["safetensors", "gguf", "served"]]
     refuses: ClassVar[Mapping[str, str]] = {}
     refuses_on: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     caching: ClassVar[str]
@@ -266,6 +274,8 @@ def weights_of(models: Path, name: str, kind: str) -> Path:
     Raises:
         ColdprefixError: there is no such model, or it has no weights of this kind.
     """
+    if kind == "served":
+        return Path()  # on the server, whoever runs it
     found = read_json(models / name / RECORD, "Run snakemake, which makes the model.").get("weights", {}).get(kind)
     if not found:
         raise ColdprefixError(f"{models / name / RECORD} knows no {kind} weights of the model {name}. Run snakemake, which makes them.")

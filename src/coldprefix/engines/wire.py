@@ -46,9 +46,19 @@ class Wire(ABC):
             self._rendered[tuple(ids)] = self.as_text(ids)
         return self._rendered[tuple(ids)]
 
+    def know(self, value: Any) -> list[int]:
+        """The token ids that the engine makes of a text or of messages; `complete` then sends the value itself for them."""
+        seen = self.tokenise(value)
+        self._rendered[tuple(seen)] = Rendered(value, seen)
+        return seen
+
     @abstractmethod
     def as_text(self, ids: list[int]) -> Rendered:
         """The prompt as text or chat messages, by the engine's own tokenizer."""
+
+    @abstractmethod
+    def tokenise(self, value: Any) -> list[int]:
+        """The token ids that the engine makes of a text, or in the form "chat" of messages. Raises ColdprefixError if it cannot say."""
 
     @abstractmethod
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
@@ -103,6 +113,18 @@ def count(container: Any, *path: str) -> int | None:
     for key in path:
         container = container.get(key) if isinstance(container, dict) else None
     return container if isinstance(container, int) and not isinstance(container, bool) and container >= 0 else None
+
+
+def why_uncounted(container: Any, *path: str) -> str | None:
+    """Why `count` takes what stands there for no count, in words; None where it does not."""
+    for place, key in enumerate(path):
+        if not isinstance(container, dict) or key not in container:
+            return f"{'.'.join(path[: place + 1])} is absent"
+        container = container[key]
+    if count({"it": container}, "it") is not None:
+        return None
+    shown = {str: f"the text {container!r}", float: f"{container!r}, no whole number", bool: f"the truth value {container!r}"}
+    return f"{'.'.join(path)} is {'null' if container is None else shown.get(type(container), repr(container)[:60])}"
 
 
 def number(container: Any, *path: str) -> float | None:

@@ -18,7 +18,8 @@ def draw(comparison: pl.DataFrame, names: Sequence[str], differing: Sequence[str
     """Draw a panel per backend, a line per cell that both runs have: other / one. All panels share their rows, hit above miss."""
     style.apply(settings)
     rows = comparison.filter((pl.col("metric") == "ttft_ms") & pl.col("ratio").is_not_null())
-    phases = [phase for phase in style.BACKEND_COLOURS if phase in set(rows["phase"])]
+    found = set(rows["phase"])
+    phases = [phase for phase in style.BACKEND_COLOURS if phase in found] + sorted(found - set(style.BACKEND_COLOURS))
     lines = rows.select("variant", "configuration").unique().sort("variant", "configuration", descending=True).rows()
     shifts = {state: shift for state, shift, _ in style.beside(style.states_in(rows))}
     height = 1.1 + 0.18 * max(1, len(lines))

@@ -31,7 +31,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     configurations = [name for name in lengths if name in set(ttft["configuration"])]
     engines: dict[str, list[str]] = {}
     for phase in phases:
-        engines.setdefault(registry.phases()[phase].engine, []).append(phase)
+        engines.setdefault(registry.backend_of(phase).engine, []).append(phase)
     wide = max(map(len, engines.values()), default=1) > 1
     size = (settings.text_in if wide else settings.column_in, 0.7 + 1.9 * max(1, len(engines)) + (0.0 if wide else 0.3))
     figure, axes = plt.subplots(max(1, len(engines)), max(map(len, engines.values()), default=1), figsize=size, sharey="row", squeeze=False)

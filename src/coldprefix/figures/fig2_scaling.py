@@ -85,7 +85,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
 
 
 def _engine(phase: str) -> str:
-    return registry.phases()[phase].engine
+    return registry.backend_of(phase).engine
 
 
 def _scales(axes: Any, phases: list[str]) -> None:

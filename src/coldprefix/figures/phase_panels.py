@@ -30,7 +30,7 @@ def draw(data: style.Measured, settings: Figures, phase: str) -> style.Drawing:
     style.apply(settings)
     data = data.of(sweep="main", phase=phase)
     lengths = style.lengths_of(data.provenance)
-    http = registry.phases()[phase].interface == "http"
+    http = registry.backend_of(phase).interface == "http"
     shown = [metric for metric in TITLES if http or metric != "overhead_ms"]
     figure, axes = plt.subplots(1, len(shown), figsize=(settings.text_in, 2.5))
     panels = dict(zip(shown, axes, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ from coldprefix.study.config import Figures
 # Okabe and Ito's palette: distinct for the colour-blind; the hatch keeps states apart in grey, too. One colour and marker for each backend
 # in all figures, none of them the colour of a state.
 STATE_MARKERS = dict(zip(registry.EDITS, itertools.cycle("osDv^P<>X"), strict=False))
-BACKEND_COLOURS = {phase: registry.interface_of(phase).colour for phase in registry.phases()}
-BACKEND_MARKERS = {phase: registry.interface_of(phase).marker for phase in registry.phases()}
+# An endpoint has the look of none of them.
+BACKEND_COLOURS = defaultdict(lambda: "#666666", {phase: registry.interface_of(phase).colour for phase in registry.phases()})
+BACKEND_MARKERS = defaultdict(lambda: "*", {phase: registry.interface_of(phase).marker for phase in registry.phases()})
 INTERFACES = {"http": "HTTP", "python": "Python"}
 GROUP = 0.76  # width of a group of bars, between whole numbers
 
@@ -46,7 +48,7 @@ class Measured:
     def phases(self) -> list[str]:
         """The backends measured, in the order of the study."""
         found = set(self.trials["phase"])
-        return [phase for phase in registry.phases() if phase in found]
+        return [phase for phase in registry.phases() if phase in found] + sorted(found - set(registry.phases()))
 
     @property
     def states(self) -> list[str]:
@@ -71,7 +73,9 @@ class Drawing:
 
 def backend_title(phase: str) -> str:
     """ "vLLM HTTP" and so on."""
-    engine, interface = registry.phases()[phase]
+    engine, interface = registry.backend_of(phase)
+    if phase not in registry.phases():
+        return f"{phase} HTTP"
     return f"{registry.engine(engine).title} {INTERFACES.get(interface, interface)}"
 
 

@@ -90,6 +90,7 @@ def measure_process(job: Job, weights: Path, log: Path, owner: int | None, proce
             "engine_start_s": round(session.start_s, 3),
             "engine_used_before": session.used_before,
             "gpu_samples": samples,
+            "noted": session.noted(),
         }
         return rows, known
 
@@ -98,14 +99,14 @@ def _processes(job: Job, measure: Callable[[int, int], Measured]) -> Measured:
     """All processes of a cell. Returns its rows and the beginning of its provenance."""
     rows: list[protocol.Row] = []
     record: dict[str, Any] = {"host": provenance.host(), "started_at": datetime.now(UTC).isoformat()}
-    record |= {"engine_start_s": [], "engine_used_before": []}
     samples: list[dict[str, Any]] = []
+    record |= {"engine_start_s": [], "engine_used_before": [], "noted": []}
     began = time.monotonic()
     fewest, most = fewest_and_most(job.protocol.processes)
     for process in range(most):
         own, known = measure(process, len(rows))
         rows += own
-        for key in ("engine_start_s", "engine_used_before"):
+        for key in ("engine_start_s", "engine_used_before", "noted"):
             record[key].append(known[key])
         samples += known["gpu_samples"]
         record.setdefault("answers", known["answers"])

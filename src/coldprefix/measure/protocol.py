@@ -119,6 +119,7 @@ def run_process(
             own = is_own(job, kind)
             done = run_trial(session, prompts, job, protocol.stream_tokens if own else PARTNER_TOKENS)
             loaded = load.since_last()
+            loaded = dict.fromkeys(loaded) if session.elsewhere else loaded
             for row in done:
                 row |= keys | loaded | {"configuration": kind.configuration, "state": kind.state, "own": own}
                 row |= {"trial": trial, "burn_in": trial < protocol.burn_in, "order": first_order + len(rows)}

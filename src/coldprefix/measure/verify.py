@@ -36,7 +36,7 @@ def rejection(completion: Completion, prompt_tokens: int, intended: Promise | No
     if completion.prompt_tokens is not None and completion.prompt_tokens != prompt_tokens:
         return f"the engine saw a prompt of {completion.prompt_tokens} tokens, {prompt_tokens} were sent"
     if completion.cached_tokens is None:
-        return "the engine did not report how many tokens it reused"
+        return "the engine did not report how many tokens it reused" + (f": {completion.uncounted}" if completion.uncounted else "")
     if completion.evaluated_tokens is not None and completion.cached_tokens + completion.evaluated_tokens != prompt_tokens:
         return f"reused {completion.cached_tokens} + evaluated {completion.evaluated_tokens} tokens are not the {prompt_tokens} sent"
     if completion.counted_tokens is not None and completion.counted_tokens != completion.cached_tokens:

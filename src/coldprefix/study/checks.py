@@ -12,6 +12,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.job import Cell, Kind
 from coldprefix.strict import explain, suggest
 from coldprefix.study import registry
+from coldprefix.study.by_endpoint import with_endpoints
 from coldprefix.study.by_layout import with_layout
 from coldprefix.study.by_path import with_models_by_path
 from coldprefix.study.config import Config, matches
@@ -25,7 +26,7 @@ def parse(values: Mapping[str, Any]) -> Config:
         ColdprefixError: lists every mistake with its path and a correction.
     """
     try:
-        config: Config = Config.model_validate(with_layout(with_models_by_path(values)))
+        config: Config = Config.model_validate(with_endpoints(with_layout(with_models_by_path(values))))
         lines = list(problems(config))
     except ValidationError as error:
         lines = explain(error, Config)
@@ -95,13 +96,13 @@ def _refusals(config: Config, cells: list[Cell]) -> Iterator[str]:
     """Models that an engine cannot load, or is known not to run."""
     measured = list(dict.fromkeys(cell.phase for cell in cells))
     for phase, name, variant in dict.fromkeys((cell.phase, config.model_of(cell), cell.variant) for cell in cells):
-        engine = registry.engine(registry.phases()[phase].engine)
+        engine = registry.engine(registry.backend_of(phase).engine)
         entry = config.models.get(name)
         own = name != config.phase_models.get(phase, config.model)
         key = f"sweeps.{variant}.model" if own else f"phase_models.{phase}" if phase in config.phase_models else "model"
         if entry is not None and engine.weights not in entry.offers:
             kind = f"it is quantised to {entry.quantise}" if entry.quantise else "it is a GGUF file"
-            able = ",".join(p for p in measured if registry.engine(registry.phases()[p].engine).weights in entry.offers)
+            able = ",".join(p for p in measured if registry.engine(registry.backend_of(p).engine).weights in entry.offers)
             yield (
                 f"{key}: {phase} runs {engine.title}, which loads {engine.weights}, and {name} has none ({kind}); "
                 f"leave {phase} out{f' (phases={able})' if able else ''}, or name another model for it in phase_models"
@@ -115,10 +116,10 @@ def _refusals(config: Config, cells: list[Cell]) -> Iterator[str]:
 
 def _of_cell(config: Config, cell: Cell) -> Iterator[str]:
     """Problems of one cell with its model and its values."""
-    engine = registry.engine(registry.phases()[cell.phase].engine)
+    engine = registry.engine(registry.backend_of(cell.phase).engine)
     key = "" if cell.variant == "main" else f"sweeps.{cell.sweep}."
     protocol, settings = config.protocol_of(cell), config.settings_of(cell)
-    yield from (f"{key}{engine.name}.{problem}" for problem in engine.problems(settings, registry.phases()[cell.phase].interface))
+    yield from (f"{key}{engine.name}.{problem}" for problem in engine.problems(settings, registry.backend_of(cell.phase).interface))
     wrong = [problem for state in protocol["partners"] if (problem := _wrong(state))]
     if wrong:
         yield from (f"{key}partners: {problem}" for problem in wrong)
@@ -169,7 +170,7 @@ def _no_hits(config: Config, cell: Cell, shapes: list[tuple[Kind, int, int]]) ->
 def _patterns(config: Config, cells: list[Cell]) -> Iterator[str]:
     for pattern in config.cells:
         parts = pattern.split("/")
-        known = len(parts) == 3 and parts[0] in ("*", *registry.phases()) and (parts[2] == "*" or not _wrong(parts[2]))
+        known = len(parts) == 3 and parts[0] in ("*", *registry.phases(), *config.endpoints) and (parts[2] == "*" or not _wrong(parts[2]))
         if not known:
             yield f'cells: {pattern!r} is not phase/configuration/state; write for example "phase3b/A512_B256/miss" or "*/*/miss"'
         elif parts[1] not in ("*", *config.configurations) and not any(matches(pattern, cell) for cell in cells):

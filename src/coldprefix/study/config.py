@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model, model_validator
 
 from coldprefix.engines.contract import EngineSettings
+from coldprefix.engines.endpoint.settings import EndpointSettings
 from coldprefix.job import MIXED, Cell, Kind, Lengths, Protocol
 from coldprefix.measure import edits
 from coldprefix.models.contract import ModelEntry
@@ -19,7 +20,9 @@ from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
 from coldprefix.study.machine import resolve_accelerator
 
-PhaseName = Annotated[str, OneOf("phase", registry.phases)]
+PhaseName = Annotated[
+    str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)
+]  # of `registry.phases`, or of an endpoint: see check_phases
 
 
 def _state(value: str) -> str:
@@ -142,9 +145,32 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         default=[],
         description="What may differ between the cells: host lets them be measured on several machines, each a block in the statistics; else that is refused.",
     )
+    endpoints: dict[PhaseName, EndpointSettings] = Field(
+        default={}, description="Running servers by a name of yours, which is that of a phase: `phases=NAME` measures it. docs/probe.md"
+    )
     compare: Compare | None = Field(default=None, description="Two runs to set side by side, for `snakemake compare`.")
     figures: Figures
     models: dict[Name, Model] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def check_phases(self) -> Config:
+        """Raises ValueError, a line for each, if a phase is neither an engine's nor an endpoint, or an endpoint has the name of one."""
+        known = [*registry.phases(), *self.endpoints]
+        named = {f"phases.{i}": phase for i, phase in enumerate(self.phases)}
+        named |= {f"phase_models.{phase}": phase for phase in self.phase_models}
+        for name, sweep in self.sweeps.items():
+            named |= {f"sweeps.{name}.phases.{i}": phase for i, phase in enumerate(sweep.phases)}
+            for variant, own in sweep.variants.items():
+                named |= {f"sweeps.{name}.variants.{variant}.phases.{i}": phase for i, phase in enumerate(own.phases or [])}
+        lines = [f"endpoints.{name}: this is the name of a phase; choose another" for name in self.endpoints if name in registry.phases()]
+        for path, phase in named.items():
+            try:
+                OneOf("phase", lambda: known).check(phase)
+            except ValueError as error:
+                lines.append(f"{path}: {error}")
+        if lines:
+            raise ValueError("\n".join(lines))
+        return self
 
     def model_of(self, cell: Cell) -> str:
         """Name of the model that a cell runs."""
@@ -191,7 +217,7 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
 
     def least_reuse(self, cell: Cell) -> int:
         """Tokens of a common prefix below which the cell's engine reuses nothing, as far as it is known before it runs."""
-        engine = registry.engine(registry.phases()[cell.phase].engine)
+        engine = registry.engine(registry.backend_of(cell.phase).engine)
         return engine.least_reuse(self.settings_of(cell), resolve_accelerator(self.accelerator))
 
     def _changes(self, cell: Cell) -> list[Override]:
@@ -207,13 +233,15 @@ class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
         values = {name: getattr(self, name) for name in Protocol.model_fields}
         for change in self._changes(cell):
             values |= {name: getattr(change, name) for name in Override.model_fields if getattr(change, name) is not None}
-        if registry.phases()[cell.phase].interface == "python":
+        if registry.backend_of(cell.phase).interface == "python":
             values["request_form"] = "tokens"
         return values
 
     def settings_of(self, cell: Cell) -> EngineSettings:
         """The engine's settings for a cell."""
-        engine = registry.phases()[cell.phase].engine
+        engine = registry.backend_of(cell.phase).engine
+        if cell.phase in self.endpoints:
+            return self.endpoints[cell.phase]
         settings: EngineSettings = getattr(self, engine)
         for change in self._changes(cell):
             some = getattr(change, engine, None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coldprefix.errors import ColdprefixError
-from coldprefix.files import write_json
+from coldprefix.files import sha256_of, write_json
 from coldprefix.job import Cell, Job, ModelUse
 from coldprefix.measure import edits
 from coldprefix.models.contract import ModelEntry
@@ -109,6 +109,8 @@ class Plan:
         """The records of everything that the phases need before they can run."""
         needs = []
         for job in self.preflights.values():
+            if registry.engine(job.engine).weights == "served":
+                continue
             needs += [f"results/setup/environments/{job.environment}.json", f"results/setup/models/{job.model.name}.json"]
             if registry.engine(job.engine).weights == "gguf":
                 needs.append(f"results/setup/gguf/{job.model.name}.json")
@@ -150,8 +152,9 @@ def plan_of(config: Config) -> Plan:
 
 def job_of(config: Config, cell: Cell) -> Job:
     """The job that measures one cell under this configuration on this machine."""
-    backend = registry.phases()[cell.phase]
-    accelerator = resolve_accelerator(config.accelerator)
+    backend = registry.backend_of(cell.phase)
+    served = registry.engine(backend.engine).weights == "served"
+    accelerator = "unknown" if served else resolve_accelerator(config.accelerator)
     kinds = config.kinds_of(cell)
     return Job.model_validate(
         {
@@ -165,13 +168,20 @@ def job_of(config: Config, cell: Cell) -> Job:
             "kinds": [kind.model_dump() for kind in kinds],
             "model": _model_use(config.model_of(cell), config.models[config.model_of(cell)], backend.engine),
             "accelerator": accelerator,
-            "threads": resolve_threads(config.threads),
+            "threads": 0 if served else resolve_threads(config.threads),
             "protocol": config.protocol_of(cell),
             "settings": config.settings_of(cell).model_dump(mode="json"),
             **_engine_use(backend.engine, accelerator),
-            "code": digest("measure", engine=backend.engine, states=",".join(sorted({edits.name_of(kind.state) for kind in kinds}))),
+            "code": _code(backend.engine, ",".join(sorted({edits.name_of(kind.state) for kind in kinds}))),
         }
     )
+
+
+def _code(engine: str, states: str) -> str:
+    """Digest of what measures with an engine. An endpoint may be a server of any other one."""
+    if registry.engine(engine).weights != "served":
+        return digest("measure", engine=engine, states=states)
+    return sha256_of(" ".join(digest("measure", engine=name, states=states) for name in (engine, *registry.ENGINES)).encode())[:32]
 
 
 def _model_use(name: str, entry: ModelEntry, engine: str) -> ModelUse:
@@ -192,7 +202,8 @@ def _engine_use(name: str, accelerator: str) -> dict[str, str]:
 def _preflight(config: Config, job: Job) -> Job:
     """A job for reading the settings of a phase: the top-level ones of config.yaml; for a model that only a sweep names, those that it
     gives it, since others may not run it."""
-    own = job.model.name == config.phase_models.get(job.phase, config.model)
+    served = registry.engine(job.engine).weights == "served"
+    own = not served and job.model.name == config.phase_models.get(job.phase, config.model)
     changes: dict[str, Any] = {
         "sweep": "main",
         "variant": "main",
@@ -201,6 +212,6 @@ def _preflight(config: Config, job: Job) -> Job:
         "kinds": [{"configuration": "A128_B128", "lengths": {"A": 128, "B": 128, "Q": 8}, "state": registry.EDITS[0]}],
         "settings": getattr(config, job.engine).model_dump(mode="json") if own else job.settings,
         "protocol": job.protocol.model_dump() | PREFLIGHT,
-        "code": digest("measure", engine=job.engine, states=registry.EDITS[0]),
+        "code": _code(job.engine, registry.EDITS[0]),
     }
     return Job.model_validate(job.model_dump() | changes)

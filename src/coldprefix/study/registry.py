@@ -40,6 +40,7 @@ SOURCES = {
     "hub": "HubModel",
     "folder": "FolderModel",
     "gguf": "GgufModel",
+    "endpoint": "EndpointModel",
 }
 # Files of figures/, and the experiments that each shows; phase_panels is drawn for each phase.
 FIGURES = {
@@ -121,6 +122,11 @@ def phases() -> dict[str, Backend]:
     """phase: backend, in the order of the study."""
     found = {own.phase: Backend(name, interface) for name in ENGINES for interface, own in engine(name).interfaces.items()}
     return dict(sorted(found.items()))
+
+
+def backend_of(phase: str) -> Backend:
+    """A phase's backend. What is none of `phases` is an entry of `endpoints`; the configuration has seen to that."""
+    return phases().get(phase, Backend("endpoint", "http"))
 
 
 def interface_of(phase: str) -> contract.Interface:

@@ -9,7 +9,7 @@ from typing import Any
 
 from coldprefix.engines.client import Client, Exchange
 from coldprefix.engines.contract import TOP, Completion, NextToken
-from coldprefix.engines.wire import Rendered, Wire, count, messages, number
+from coldprefix.engines.wire import Rendered, Wire, count, messages, number, why_uncounted
 from coldprefix.errors import ColdprefixError
 
 # Every generated token is the same, by a bias: llama-server withholds a chunk whose bytes are not complete UTF-8, and then the first
@@ -44,12 +44,14 @@ class LlamaWire(Wire):
 
     def as_text(self, ids: list[int]) -> Rendered:
         text = self.client.ask("/detokenize", {"tokens": ids}, "content")
-        value, all_of_it = (text, text)
-        if self.form == "chat":
-            value = messages(text)
-            all_of_it = self.client.ask("/apply-template", {"messages": value}, "prompt")
-        asked = {"content": all_of_it, "add_special": True, "parse_special": True}
-        return Rendered(value, self.client.ask("/tokenize", asked, "tokens"))
+        value = messages(text) if self.form == "chat" else text
+        return Rendered(value, self.tokenise(value))
+
+    def tokenise(self, value: Any) -> list[int]:
+        text = self.client.ask("/apply-template", {"messages": value}, "prompt") if self.form == "chat" else value
+        asked = {"content": text, "add_special": True, "parse_special": True}
+        found: list[int] = self.client.ask("/tokenize", asked, "tokens")
+        return found
 
     def next_token(self, prompt: Sequence[int]) -> NextToken:
         """As of `contract.Session`; without the forced token."""
@@ -79,6 +81,7 @@ class LlamaWire(Wire):
         return replace(
             done,
             cached_tokens=count(final, "timings", "cache_n"),
+            uncounted=why_uncounted(final, "timings", "cache_n"),
             evaluated_tokens=count(final, "timings", "prompt_n"),
             engine_prompt_ms=number(final, "timings", "prompt_ms"),
         )

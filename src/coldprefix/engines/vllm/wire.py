@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from coldprefix.engines.client import Client
 from coldprefix.engines.contract import TOP, Completion, NextToken
-from coldprefix.engines.wire import Rendered, Wire, count, messages, number
+from coldprefix.engines.wire import Rendered, Wire, count, messages, number, why_uncounted
 
 MODEL = "model"  # the name under which it is served
 
@@ -17,17 +18,27 @@ NEUTRAL = {"top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "frequen
 
 
 class VllmWire(Wire):
-    """Requests to `vllm serve`."""
+    """Requests to `vllm serve`. ``model``: the name under which it serves."""
+
+    def __init__(self, client: Client, form: str, model: str = MODEL) -> None:
+        super().__init__(client, form)
+        self._model = model
+        self.also: dict[str, Any] = {}  # that goes with every timed request
 
     def as_text(self, ids: list[int]) -> Rendered:
-        text = self.client.ask("/detokenize", {"model": MODEL, "tokens": ids}, "prompt")
-        asked: dict[str, Any] = {"model": MODEL, "add_special_tokens": self.form == "text"}
-        asked |= {"messages": messages(text), "add_generation_prompt": True} if self.form == "chat" else {"prompt": text}
-        return Rendered(asked.get("messages", text), self.client.ask("/tokenize", asked, "tokens"))
+        text = self.client.ask("/detokenize", {"model": self._model, "tokens": ids}, "prompt")
+        value = messages(text) if self.form == "chat" else text
+        return Rendered(value, self.tokenise(value))
+
+    def tokenise(self, value: Any) -> list[int]:
+        asked: dict[str, Any] = {"model": self._model, "add_special_tokens": self.form == "text"}
+        asked |= {"messages": value, "add_generation_prompt": True} if self.form == "chat" else {"prompt": value}
+        found: list[int] = self.client.ask("/tokenize", asked, "tokens")
+        return found
 
     def next_token(self, prompt: Sequence[int]) -> NextToken:
         """As of `contract.Session`."""
-        body: dict[str, Any] = {"model": MODEL, "max_tokens": 1, "temperature": 0, **NEUTRAL, "return_tokens_as_token_ids": True}
+        body: dict[str, Any] = {"model": self._model, "max_tokens": 1, "temperature": 0, **NEUTRAL, "return_tokens_as_token_ids": True}
         if self.form == "chat":
             body |= {"messages": self.render(prompt).value, "logprobs": True, "top_logprobs": TOP}
             answer = self.client.ask("/v1/chat/completions", body)
@@ -40,7 +51,15 @@ class VllmWire(Wire):
         return NextToken(found, count(answer, "usage", "prompt_tokens_details", "cached_tokens"))
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
-        body: dict[str, Any] = {"model": MODEL, "max_tokens": max_tokens, "stream": stream, "temperature": 0, **NEUTRAL, "ignore_eos": True}
+        body: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": max_tokens,
+            "stream": stream,
+            "temperature": 0,
+            **NEUTRAL,
+            "ignore_eos": True,
+        }
+        body |= self.also
         body |= {"messages" if self.form == "chat" else "prompt": self.render(prompt).value}
         if stream:
             # Usage with every chunk tells how many tokens it carries: usually one, more when the API server falls behind.
@@ -54,6 +73,7 @@ class VllmWire(Wire):
         return replace(
             done,
             cached_tokens=cached,
+            uncounted=why_uncounted(final, "usage", "prompt_tokens_details", "cached_tokens"),
             counted_tokens=after - before if after is not None and before is not None else None,
             evaluated_tokens=done.prompt_tokens - cached if known else None,  # type: ignore[operator]
             engine_ttft_ms=number(final, "metrics", "time_to_first_token_ms"),
