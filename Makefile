@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
-.PHONY: help setup figures quick report layout test test-all faults check audit docs lock
+.PHONY: help setup figures quick report layout trace test test-all faults check audit docs lock
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ report: setup  ## as figures, and results/report.html: everything in one file
 
 layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
 	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
+
+trace: setup  ## what of FILE=docs/agent_trace.jsonl, a log of requests, a cache reuses, and where its prompts break; docs/traces.md
+	@$(RUN) snakemake --config trace=$(or $(FILE),docs/agent_trace.jsonl) -- results/trace/trace.md
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

@@ -14,6 +14,7 @@ include: "workflow/rules/peers.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/layout.smk"
+include: "workflow/rules/trace.smk"
 
 
 rule all:

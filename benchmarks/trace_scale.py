@@ -48,13 +48,13 @@ def lines(requests: int, block: int, seed: int) -> Iterator[str]:
 
 def analysed(file: Path, most: int) -> None:
     """Analyse it and say what that took."""
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
     found = analyse(file, Options(sizes=SIZES, most=most))
-    seconds = time.monotonic() - began
+    seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     total = sums(found.rows)
     print(
-        f"{total['requests']} requests, {total['prompt']} tokens in blocks of {found.known['block']}: {seconds:.1f} s, peak memory {peak:.0f} MiB"
+        f"{total['requests']} requests, {total['prompt']} tokens in blocks of {found.known['block']}: {seconds:.1f} s ({cpu:.1f} s of CPU), peak memory {peak:.0f} MiB"
     )
     bound = "at least " if found.known["bounded"] else ""
     limited = ", ".join(f"{reused / total['prompt']:.1%} with {size} tokens" for size, reused in total["lru"].items())

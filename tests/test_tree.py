@@ -27,6 +27,7 @@ LAYERS = (
         "instrument",
         "figures",
         "advice",
+        "traces",
     ),
     "report",
 )

@@ -18,6 +18,7 @@ from coldprefix.models.contract import ModelEntry
 from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
 from coldprefix.study.machine import resolve_accelerator
+from coldprefix.study.trace_keys import TraceKeys
 
 PhaseName = Annotated[str, OneOf("phase", registry.phases)]
 
@@ -100,7 +101,7 @@ class Compare(Strict):
     )
 
 
-class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
+class Config(TraceKeys, _with_engines(Protocol, some=False)):  # type: ignore[misc]
     """config.yaml."""
 
     model: Name = Field(

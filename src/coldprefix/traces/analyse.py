@@ -60,6 +60,7 @@ class Options:
 
     Attributes:
         context: longest prompt and one generated token, in tokens; None: whatever comes.
+        vocabulary: token ids that the model has; None: whatever comes.
         block: tokens of a block of the caches; None: of hashes what the trace says, else 16.
         sizes: of the limited caches, in tokens.
         most: blocks that the unlimited cache remembers.
@@ -68,6 +69,7 @@ class Options:
 
     bad: Bad = "refuse"
     context: int | None = None
+    vocabulary: int | None = None
     block: int | None = None
     sizes: tuple[int, ...] = ()
     most: int = MOST_BLOCKS
@@ -190,8 +192,7 @@ class _OfTokens:
         for place, request in enumerate(self._trace):
             try:
                 prompt = prompt_of(request, self.tokenizer)
-                if why := too_long(len(prompt.ids), self._options.context):
-                    raise BadLine(why)
+                check(prompt, self._options)
             except BadLine as error:
                 self._trace.leave_out(request.line, str(error))
                 continue
@@ -207,9 +208,9 @@ class _OfTokens:
             keys = keys_of(prompt.ids, self._block)
             texts = [self._shown(text) for text in (found.here, found.there, found.here_from, found.there_from)]
             ideal = min(shared, len(prompt.ids) - 1)
-            row = (request.line, request.at, len(prompt.ids), None if earlier is None else self._lines[earlier], ideal)
-            row += (ideal // self._block * self._block, found.again_tokens, found.kind, found.field, found.earlier_field, found.resumes)
-            yield (*row, *texts), keys
+            before = None if earlier is None else self._lines[earlier]
+            lengths = (len(prompt.ids), before, ideal, ideal // self._block * self._block, found.again_tokens)
+            yield (request.line, request.at, *lengths, found.kind, found.field, found.earlier_field, found.resumes, *texts), keys
 
     def _shown(self, text: str | None) -> str | None:
         if text is None or self._options.show:
@@ -223,6 +224,14 @@ def prompt_of(request: Request, tokenizer: Tokenizer | None) -> Prompt:
         return Prompt(np.array(request.prompt, np.int32))
     assert tokenizer and not isinstance(request.prompt, Blocks)
     return tokenizer.chat(request.prompt) if isinstance(request.prompt, Chat) else tokenizer.text(request.prompt)
+
+
+def check(prompt: Prompt, options: Options) -> None:
+    """Raises BadLine: it does not fit the context, or has token ids that the model has not."""
+    if why := too_long(len(prompt.ids), options.context):
+        raise BadLine(why)
+    if options.vocabulary is not None and int(prompt.ids.max()) >= options.vocabulary:
+        raise BadLine(f"it holds token ids that the model has not: {int(prompt.ids.max())}, of {options.vocabulary}")
 
 
 def too_long(tokens: int, context: int | None) -> str | None:

@@ -212,7 +212,7 @@ def _text(body: dict[str, Any]) -> str:
 
 
 def _tokens(body: dict[str, Any]) -> list[int]:
-    ids = next(ids for ids in (body.get("token_ids"), body.get("prompt_token_ids"), body.get("prompt")) if isinstance(ids, list))
+    ids: list[int] = next(ids for ids in (body.get("token_ids"), body.get("prompt_token_ids"), body.get("prompt")) if isinstance(ids, list))
     if not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
         raise BadLine("its token ids are not all numbers from 0")
     return ids

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 
+from coldprefix.engines.contract import weights_of
 from coldprefix.errors import ColdprefixError
 from coldprefix.traces.reading import BadLine, Chat
 from coldprefix.traces.tree import Ids
@@ -24,6 +26,9 @@ OWN_TEMPLATE = Path(__file__).with_name("chatml.jinja")
 # Around each text of a request while it is rendered a second time, to see where it comes out. Private use: no text has them by right.
 OPEN, NUMBERED, CLOSE = "\ue000", "\ue001", "\ue002"
 MARK = re.compile(f"{OPEN}(\\d+){NUMBERED}|{CLOSE}")
+API_KEY = re.compile(
+    r"(content|reasoning_content|name|description|parameters|tool_call_id|tool_calls\[\d+\](\.function(\.(name|arguments))?)?|function\.(name|description|parameters))\b"
+)
 NAMED = re.compile(r"((?:messages|tools)\[\d+\])(.*)")
 
 
@@ -192,15 +197,15 @@ def _marked(request: Chat, names: list[str]) -> Chat:
         before, after = value.split(core, 1) if core else ("", "")
         return f"{before}{OPEN}{len(names) - 1}{NUMBERED}{core}{CLOSE}{after}"
 
-    messages = [mark(message, lambda key, i=i: f"messages[{i}].{key}") for i, message in enumerate(request.messages)]
-    # Keys of parameters are the user's own words: no deeper than the keys that the API has.
-    tools = [mark(tool, lambda key, i=i: f"tools[{i}].{_api_key(key)}") for i, tool in enumerate(request.tools)]
+    messages = [mark(message, partial(_name, f"messages[{i}]")) for i, message in enumerate(request.messages)]
+    tools = [mark(tool, partial(_name, f"tools[{i}]")) for i, tool in enumerate(request.tools)]
     return Chat(messages, tools)
 
 
-def _api_key(key: str) -> str:
-    found = re.match(r"function\.(name|description|parameters)|function|\w+", key)
-    return found[0] if found else key
+def _name(owner: str, key: str) -> str:
+    """No deeper than the keys that the API has: those of parameters and arguments are the user's own words."""
+    found = API_KEY.match(key)
+    return f"{owner}.{found[0]}" if found else owner
 
 
 def _fields(marked: str, names: list[str]) -> tuple[Field, ...]:
@@ -217,3 +222,11 @@ def _spans(marked: str, names: list[str]) -> Iterator[Field]:
         elif opened:
             yield Field(*opened, place)
             opened = None
+
+
+def tokenizer_folder(models: Path, name: str) -> Path:
+    """The folder with the tokenizer of the model ``name``. Raises ColdprefixError: it is a GGUF file alone."""
+    try:
+        return weights_of(models, name, "safetensors")
+    except ColdprefixError as error:
+        raise ColdprefixError(f"a trace of chats or texts needs the tokenizer.json of the model {name}: {error}") from None
