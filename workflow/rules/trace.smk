@@ -1,7 +1,6 @@
 # A trace of requests, analysed and replayed: snakemake --config trace=FILE -- trace
 from coldprefix.traces import shape
 
-
 if STUDY.config.trace:
     try:
         TRACE = shape.of(STUDY)

@@ -60,7 +60,14 @@ def main() -> None:
         np.save(folder / "lines.npy", np.array(found[1]))
         for process in range(arguments.processes):
             log = arguments.log.with_suffix(f".{process}{arguments.log.suffix}") if process else arguments.log
-            program = [str(Path(__file__).with_name("in_environment.py")), "send_trace", "--plan", str(arguments.plan), "--phase", job.phase]
+            program = [
+                str(Path(__file__).with_name("in_environment.py")),
+                "send_trace",
+                "--plan",
+                str(arguments.plan),
+                "--phase",
+                job.phase,
+            ]
             program += ["--models", str(arguments.models), "--prompts", temporary, "--process", str(process), "--log", str(log)]
             own, told = measured_by_child(program, log)
             rows += own

@@ -1,6 +1,6 @@
 """Send prompts to one engine process, one after the other. Runs in the engine's environment; `replay_trace.py` starts it.
 
-    python in_environment.py send_trace --plan PLAN --phase PHASE --prompts FOLDER --process 0 --log FILE --hand-over FOLDER
+python in_environment.py send_trace --plan PLAN --phase PHASE --prompts FOLDER --process 0 --log FILE --hand-over FOLDER
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         tqdm(total=len(prompts), desc=what, unit="request", dynamic_ncols=True, file=terminal) as bar,
     ):
         keys = {"phase": job.phase, "process": arguments.process}
-        rows = send(session, prompts, lines.tolist(), job.model.vocabulary, keys, lambda _: bar.update() and None)
+        rows = send(session, prompts, lines.tolist(), job.model.vocabulary, keys, bar.update)
         known = {"in_force": session.in_force(), "host": provenance.host(), "software": provenance.software()}
     pl.DataFrame(rows, {name: dtype for name, (dtype, _) in SENT.items()}).write_parquet(arguments.hand_over / child.ROWS)
     write_json(arguments.hand_over / child.KNOWN, known)

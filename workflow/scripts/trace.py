@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--tokenizer", type=Path, help="a folder with tokenizer.json, in the place of a model")
     parser.add_argument("--replays", type=Path, nargs="*", default=[])
-    parser.add_argument("--plan", type=Path, help="results/plan.json, which snakemake writes: how figures look; without it no figure is drawn")
+    parser.add_argument(
+        "--plan", type=Path, help="results/plan.json, which snakemake writes: how figures look; without it no figure is drawn"
+    )
     parser.add_argument("--figure", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
 

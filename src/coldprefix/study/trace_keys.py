@@ -17,7 +17,9 @@ class TraceKeys(Strict):
     trace_bad: Literal["refuse", "skip"] = Field(
         default="refuse", description="refuse: a line that cannot be used ends it. skip: such lines are left out and counted."
     )
-    trace_replay: int = Field(default=200, ge=0, description="The first so many requests are sent to each phase; 0: none, no engine is needed.")
+    trace_replay: int = Field(
+        default=200, ge=0, description="The first so many requests are sent to each phase; 0: none, no engine is needed."
+    )
     trace_processes: int = Field(default=3, ge=1, description="Engine processes that each replay the trace; below 3 there is no interval.")
     trace_block_tokens: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(as_number)] = Field(
         default="auto", description="Tokens of a block of the caches. auto: of hashes what the trace's own lengths say, else 16."

@@ -249,10 +249,13 @@ def sizes_of(rows: pl.DataFrame) -> Sequence[int]:
 def sums(rows: pl.DataFrame) -> dict[str, Any]:
     """Tokens of all requests: of their prompts, what an ideal cache reuses, what comes again behind a break (None: not known), what is left, and by size
     what a limited cache reuses."""
-    total, ideal = int(rows["prompt_tokens"].sum()), int(rows["ideal_tokens"].sum())
-    blocks = int(rows["block_tokens"].sum())
-    again = int(rows["again_tokens"].sum()) if rows["again_tokens"].null_count() == 0 else None
-    limited = {size: int(rows[f"lru_{size}"].sum()) for size in sizes_of(rows)}
+
+    def tokens(column: str) -> int:
+        return int(rows[column].cast(pl.Int64).sum())  # a million prompts have more than 2^31 of them
+
+    total, ideal, blocks = tokens("prompt_tokens"), tokens("ideal_tokens"), tokens("block_tokens")
+    again = tokens("again_tokens") if rows["again_tokens"].null_count() == 0 else None
+    limited = {size: tokens(f"lru_{size}") for size in sizes_of(rows)}
     return {
         "requests": rows.height,
         "prompt": total,

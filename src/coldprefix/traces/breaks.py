@@ -122,14 +122,20 @@ def find(ids: Ids, run: Ids) -> int | None:
 
 
 def again_tokens(mine: Ids, theirs: Ids) -> int:
-    """Tokens of ``mine`` in runs of at least RUN that stand in ``theirs``, in whatever order."""
+    """Tokens of ``mine`` in runs of at least RUN that stand in ``theirs``, in whatever order; no more than there are of them."""
     if min(len(mine), len(theirs)) < RUN:
         return 0
-    same = np.isin(_runs(mine), _runs(theirs))
-    covered = np.zeros(len(mine) + 1, np.int32)
-    np.add.at(covered, np.flatnonzero(same), 1)
-    np.add.at(covered, np.flatnonzero(same) + RUN, -1)
-    return int(np.count_nonzero(np.cumsum(covered[:-1])))
+    one, other = _runs(mine), _runs(theirs)
+    return min(_covered(np.isin(one, other)), _covered(np.isin(other, one)))
+
+
+def _covered(same: NDArray[np.bool_]) -> int:
+    """Tokens in at least one of the runs that begin where ``same`` is true."""
+    begins = np.flatnonzero(same)
+    change = np.zeros(len(same) + RUN, np.int32)
+    np.add.at(change, begins, 1)
+    np.add.at(change, begins + RUN, -1)
+    return int(np.count_nonzero(np.cumsum(change)))
 
 
 def _runs(ids: Ids) -> NDArray[np.uint64]:

@@ -20,7 +20,7 @@ class Replayed:
         requests: a row for each request, over the engine processes: line, prompt_tokens, cached_tokens and evaluated_tokens (medians), ttft_ms (median,
             least and most in ttft_low, ttft_high); of verified ones only.
         ms_per_token: of a computed token, over engine processes.
-        sent, rejected: requests of all processes; reasons: how many were rejected for each.
+        processes: engine processes; sent, rejected: requests of all processes; reasons: how many were rejected for each.
         evicted: verified requests that reused less than the rule of the cache would without eviction.
     """
 
@@ -28,6 +28,7 @@ class Replayed:
     record: Mapping[str, Any]
     requests: pl.DataFrame
     ms_per_token: Estimate
+    processes: int
     sent: int
     rejected: int
     reasons: dict[str, int]
@@ -58,6 +59,7 @@ def replayed(sent: pl.DataFrame, record: Mapping[str, Any]) -> Replayed:
         record,
         requests,
         fit.slope if fit else NOTHING,
+        sent["process"].n_unique(),
         sent.height,
         len(rejected),
         dict(rejected.value_counts().iter_rows()),

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 
 from coldprefix.figures import captions, style
 from coldprefix.study.config import Figures
-from coldprefix.traces import breaks
 from coldprefix.traces.analyse import Analysis, sizes_of
 from coldprefix.traces.cost import Replayed
 
@@ -36,7 +35,9 @@ def draw(analysis: Analysis, replays: Sequence[Replayed], settings: Figures) -> 
     for name, (colour, hatch, label) in LOOKS.items():
         values = bars[name].to_numpy()
         if values.any():
-            top.bar(bars["x"], values, bars["width"], bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.2, label=label)
+            top.bar(
+                bars["x"], values, bars["width"], bottom=bottom, color=colour, hatch=hatch, edgecolor="white", linewidth=0.2, label=label
+            )
         bottom = bottom + values
     top.set_ylabel("prompt tokens")
     _name_breaks(top, rows, bars, settings)
@@ -57,7 +58,7 @@ def _said(analysis: Analysis, replays: Sequence[Replayed], whose: str) -> str:
     for weights, machine in dict.fromkeys(captions.where([replay.record]) for replay in replays):
         lines.append(f"Weights: {weights}. {machine}.")
     if replays:
-        processes = int(replays[0].requests["processes"].max() or 0)  # type: ignore[call-overload]
+        processes = replays[0].processes
         lines.append(f"Times: median, least and most of {processes} engine processes; {sum(r.rejected for r in replays)} rejected.")
     return "\n".join(lines)
 
@@ -91,25 +92,17 @@ def _binned(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _name_breaks(axes: Axes, rows: pl.DataFrame, bars: pl.DataFrame, settings: Figures) -> None:
+    """A letter over each of the most costly breaks, and what the letters mean above the bars."""
     if bars.height < rows.height:
         return
     costly = rows.filter(pl.col("again") > 0).sort("again", descending=True).head(MOST_NAMES).sort("request")
-    high = float(rows["prompt_tokens"].max() or 1)  # type: ignore[arg-type]
-    axes.set_ylim(0, high * (1.12 + 0.13 * costly.height))
-    for i, row in enumerate(costly.to_dicts()):
-        y = high * (1.1 + 0.13 * (costly.height - 1 - i))
-        side = "left" if row["request"] < rows.height * 0.5 else "right"
-        axes.annotate(
-            f"{row['kind'] if row['kind'] != breaks.GONE else 'history gone'}: {row['field'] or 'line ' + str(row['line'])}"
-            if row["kind"] == breaks.GONE and str(row["field"]).startswith("messages")
-            else f"{row['kind']}: {row['field'] or 'line ' + str(row['line'])}",
-            (row["request"], row["prompt_tokens"]),
-            (row["request"], y),
-            ha=side,
-            va="bottom",
-            fontsize=settings.font_pt - 2,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5, "shrinkB": 0, "shrinkA": 0, "relpos": (0 if side == "left" else 1, 0)},
-        )
+    high = float(max(rows["prompt_tokens"].to_list()))
+    axes.set_ylim(0, high * (1.2 + 0.14 * costly.height))
+    named = []
+    for letter, row in zip("abcdefgh", costly.to_dicts(), strict=False):
+        axes.annotate(letter, (row["request"], row["prompt_tokens"]), (0, 1), textcoords="offset points", ha="center", fontweight="bold")
+        named.append(f"{letter}  {row['kind']}: {row['field'] or 'line ' + str(row['line'])}")
+    axes.text(0.01, 1, "\n".join(named), transform=axes.transAxes, va="top", fontsize=settings.font_pt - 1)
 
 
 def _times(axes: Axes, rows: pl.DataFrame, replays: Sequence[Replayed]) -> None:
@@ -121,6 +114,6 @@ def _times(axes: Axes, rows: pl.DataFrame, replays: Sequence[Replayed]) -> None:
         colour, marker = style.BACKEND_COLOURS[replay.phase], style.BACKEND_MARKERS[replay.phase]
         name = style.backend_title(replay.phase)
         axes.errorbar(x, own["ttft_ms"], error, color=colour, marker=marker, markersize=3, linewidth=0.8, elinewidth=0.5, label=name)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
     axes.set_ylabel("TTFT (ms)")
     axes.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -55,17 +56,26 @@ def _shares(analysis: Analysis, total: Mapping[str, Any]) -> list[str]:
         rows = [rows[0], ("the rest: new, or behind a break", total["rest"])]
     lines += [f"| {name} | {tokens} | {share(tokens, total['prompt'])} |" for name, tokens in rows]
     if again is None:
-        lines += ["", "No hash came behind two prefixes, so these hashes depend on all that is before them: what would be saved by better prompts is"]
+        lines += [
+            "",
+            "No hash came behind two prefixes, so these hashes depend on all that is before them: what would be saved by better prompts is",
+        ]
         lines += ["not in this trace."]
     return lines
 
 
 def _caches(analysis: Analysis, total: Mapping[str, Any]) -> list[str]:
-    lines = [f"| a cache of so many tokens, in blocks of {analysis.known['block']} | reuses | a larger one would reuse more |", "|---|---|---|"]
+    lines = [
+        f"| a cache of so many tokens, in blocks of {analysis.known['block']} | reuses | a larger one would reuse more |",
+        "|---|---|---|",
+    ]
     for size, reused in total["lru"].items():
         lines.append(f"| {size} | {share(reused, total['prompt'])} | {share(total['blocks'] - reused, total['prompt'])} |")
     rounded = total["ideal"] - total["blocks"]
-    return lines + ["", f"Least recently used blocks are dropped first. Whole blocks cost {share(rounded, total['prompt'])} of the prompt tokens, at any size."]
+    return lines + [
+        "",
+        f"Least recently used blocks are dropped first. Whole blocks cost {share(rounded, total['prompt'])} of the prompt tokens, at any size.",
+    ]
 
 
 def named(row: Mapping[str, Any]) -> str:
@@ -87,10 +97,12 @@ def _breaks(analysis: Analysis, replays: Sequence[Replayed]) -> list[str]:
     lines = ["## Where prompts break", ""]
     if costly.is_empty():
         return [*lines, "Nowhere: behind no break comes anything again that an earlier request had.", ""]
-    groups = costly.group_by("kind", "field", maintain_order=True).agg(n=pl.len(), again=pl.col("again_tokens").sum())
+    groups = costly.group_by("kind", "field", maintain_order=True).agg(n=pl.len(), again=pl.col("again_tokens").cast(pl.Int64).sum())
     groups = groups.sort("again", descending=True)
     lines += ["| why | where | breaks | tokens that come again |", "|---|---|---|---|"]
-    lines += [f"| {breaks.TITLES[g['kind']]} | {g['field'] or '-'} | {g['n']} | {g['again']} |" for g in groups.head(MOST_GROUPS).to_dicts()]
+    lines += [
+        f"| {breaks.TITLES[g['kind']]} | {g['field'] or '-'} | {g['n']} | {g['again']} |" for g in groups.head(MOST_GROUPS).to_dicts()
+    ]
     lines += [f"| {groups.height - MOST_GROUPS} more | | | |"] * (groups.height > MOST_GROUPS)
     shown = next((replay for replay in replays if replay.ms_per_token.value is not None), None)
     cost = f"costs on {backend_title(shown.phase)}" if shown else "costs"
@@ -128,8 +140,12 @@ def _replays(analysis: Analysis, replays: Sequence[Replayed], total: Mapping[str
     lines = ["## Replayed", ""]
     for replay in replays:
         lines += [*_replay(analysis, replay), ""]
-    lines += ["Sent in order, one after the other, one token generated: queues and answers are not in it, nor what an engine reuses of its own answers."]
-    lines += ["A break costs the tokens that come again, times the time of a computed token: what would be saved if they came first and were cached."]
+    lines += [
+        "Sent in order, one after the other, one token generated: queues and answers are not in it, nor what an engine reuses of its own answers."
+    ]
+    lines += [
+        "A break costs the tokens that come again, times the time of a computed token: what would be saved if they came first and were cached."
+    ]
     lines += [f"Square brackets: {captions.INTERVAL}."]
     return lines
 
@@ -137,23 +153,30 @@ def _replays(analysis: Analysis, replays: Sequence[Replayed], total: Mapping[str
 def _replay(analysis: Analysis, replay: Replayed) -> list[str]:
     weights, machine = captions.where([replay.record])
     own = replay.requests.join(analysis.rows.select("line", "ideal_tokens", "again_tokens"), on="line")
-    prompt, cached = own["prompt_tokens"].sum(), own["cached_tokens"].sum()
-    lost = (own["ideal_tokens"] - own["cached_tokens"]).clip(lower_bound=0).sum()
-    processes = int(replay.requests["processes"].max() or 0)  # type: ignore[call-overload]
-    lines = [f"**{backend_title(replay.phase)}**: {weights}; {machine}. {own.height} requests, {processes} engine processes; {replay.rejected} of"]
+    prompt, cached, computed = (float(own[name].sum()) for name in ("prompt_tokens", "cached_tokens", "evaluated_tokens"))
+    lost = float((own["ideal_tokens"] - own["cached_tokens"]).clip(lower_bound=0).sum())
+    lines = [
+        f"**{backend_title(replay.phase)}**: {weights}; {machine}. {own.height} requests, {replay.processes} engine processes; {replay.rejected} of"
+    ]
     lines[0] += f" {replay.sent} answers rejected{_reasons(replay.reasons)}."
     if own.is_empty():
         return lines
     each = replay.ms_per_token
-    slope = "not measured" if each.value is None else f"{each.value:.3f}" + (f" [{each.low:.3f}, {each.high:.3f}]" if each.low else "") + " ms"
-    again = own["again_tokens"].sum() if own["again_tokens"].null_count() == 0 else None
+    slope = (
+        "not measured" if each.value is None else f"{each.value:.3f}" + (f" [{each.low:.3f}, {each.high:.3f}]" if each.low else "") + " ms"
+    )
+    again = float(own["again_tokens"].cast(pl.Float64).sum()) if own["again_tokens"].null_count() == 0 else None
     lines += ["", "| | tokens | share | time |", "|---|---|---|---|"]
-    rows = [("reused, as the engine says", cached), ("computed", own["evaluated_tokens"].sum()), ("of these, an unlimited cache would have reused", lost)]
+    rows = [("reused, as the engine says", cached), ("computed", computed), ("of these, an unlimited cache would have reused", lost)]
     rows += [("of these, come again behind a break", again)] if again is not None else []
     for i, (name, tokens) in enumerate(rows):
         cost = milliseconds(replay, tokens) if i else "-"
         lines.append(f"| {name} | {tokens:.0f} | {share(tokens, prompt)} | {cost} |")
-    lines += ["", f"A computed token takes {slope}; the time to first token is {own['ttft_ms'].sum():.0f} ms in all, in the median {own['ttft_ms'].median():.1f} ms."]
+    times = own["ttft_ms"].to_list()
+    lines += [
+        "",
+        f"A computed token takes {slope}; the time to first token is {sum(times):.0f} ms in all, in the median {median(times):.1f} ms.",
+    ]
     if replay.evicted:
         lines[-1] += f" {replay.evicted} answers reused less than the rule of the cache: their prompts were evicted."
     if replay.foreign_cpu is not None:

@@ -245,7 +245,7 @@ def block_of(path: Path) -> int:
     Raises:
         ColdprefixError: none fits most of them, or several do.
     """
-    sizes = [2**i for i in range(14)]
+    sizes: list[int] = [2**i for i in range(14)]
     counts = dict.fromkeys(sizes, 0)
     seen = 0
     for request in Trace(path, "skip"):

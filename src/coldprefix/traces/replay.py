@@ -30,7 +30,9 @@ SENT: dict[str, tuple[pl.DataType, str]] = {
     "foreign_cpu": (pl.Float64(), "share of the machine's CPU that others used meanwhile; null: too short to tell"),
     "rejection": (pl.String(), "why the request cannot be used; null: it can"),
 }
-WARMING = 64  # tokens of a prompt of none of the trace's tokens' order, sent before: an engine's first request is slow for reasons of its own
+WARMING = (
+    64  # tokens of a prompt of none of the trace's tokens' order, sent before: an engine's first request is slow for reasons of its own
+)
 
 
 def send(
@@ -39,7 +41,7 @@ def send(
     lines: Sequence[int],
     vocabulary: int,
     keys: dict[str, Any],
-    on_request: Callable[[dict[str, Any]], None] = lambda row: None,
+    on_request: Callable[[], Any] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Send prompts in order, each when the one before is answered, one token generated.
 
@@ -84,5 +86,5 @@ def send(
             "engine_process": session.identity,
         }
         rows.append(keys | row)
-        on_request(row)
+        on_request()
     return rows
