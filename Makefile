@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN = . .venv/bin/activate &&
 
 , := ,
-.PHONY: help setup figures quick report layout probe merge render kick reproduce artifact test test-all faults check audit docs lock licences site
+.PHONY: help setup figures quick report layout probe trace merge render kick reproduce artifact test test-all faults check audit docs lock licences site
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,9 @@ merge: setup  ## raw data of several machines together, the machine a block: mak
 
 probe: setup  ## what does the cache of the server at URL=http://127.0.0.1:8080 do? BEFORE=a.txt AFTER=b.txt: what does that edit cost? docs/probe.md
 	@$(RUN) python workflow/scripts/probe.py $(or $(URL),http://127.0.0.1:8080) $(if $(BEFORE),--before "$(BEFORE)") $(if $(AFTER),--after "$(AFTER)") $(ARGUMENTS)
+
+trace: setup  ## what of FILE=docs/agent_trace.jsonl, a log of requests, a cache reuses, and where its prompts break; docs/traces.md
+	@$(RUN) snakemake --config trace=$(or $(FILE),docs/agent_trace.jsonl) -- results/trace/trace.md
 
 test: setup  ## the tests, less those that only repeat with other values
 	@$(RUN) python -m pytest

@@ -17,7 +17,8 @@ include: "workflow/rules/peers.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/layout.smk"
-include: "workflow/rules/cluster.smk"
+include: "workflow/rules/trace.smk"
+include: "workflow/rules/cluster.smk"  # last: it looks at all rules
 
 
 rule all:

@@ -28,6 +28,7 @@ LAYERS = (
         "instrument",
         "figures",
         "advice",
+        "traces",
     ),
     "report",
     "artifact",

@@ -28,6 +28,8 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "build_report": (*STUDY, "figures", "report"),
     "compare_runs": (*STUDY, "figures"),
     "advise": (*STUDY, "figures", "advice"),
+    "trace": (*STUDY, "figures", "traces"),
+    "replay_trace": (*SUMMARIES, "engines", "traces"),
     "calibrate": (*SUMMARIES, "engines/llamacpp", "engines/vllm", "instrument"),
     "time_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
     "compare_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),

@@ -19,6 +19,7 @@ from coldprefix.models.contract import ModelEntry
 from coldprefix.strict import OneOf, Strict, as_list, as_number, some_of
 from coldprefix.study import registry
 from coldprefix.study.machine import resolve_accelerator
+from coldprefix.study.trace_keys import TraceKeys
 
 PhaseName = Annotated[
     str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)
@@ -103,7 +104,7 @@ class Compare(Strict):
     )
 
 
-class Config(_with_engines(Protocol, some=False)):  # type: ignore[misc]
+class Config(TraceKeys, _with_engines(Protocol, some=False)):  # type: ignore[misc]
     """config.yaml."""
 
     model: Name = Field(
