@@ -76,7 +76,7 @@ def stages(reference: Reference) -> list[list[Program]]:
             for option, file in (("trials", "trials.parquet"), ("summary", "summary.parquet"), ("provenance", "provenance.json"))
         }
         drawn.append(Program("plot", f"figure {name}", asked | inputs | {"out": _files(name)}, name))
-    everything = {"trials": "results/trials.parquet", "provenance": "results/provenance.json"}
+    everything: Options = {"trials": "results/trials.parquet", "provenance": "results/provenance.json"}
     claims = {"claims": ROOT / "claims.yaml", "converter": shipped / "setup" / "converter_refusal.json"}
     drawn.append(
         Program("check_claims", "the claims", everything | claims | {"out": "results/claims.parquet", "markdown": "results/claims.md"})
@@ -91,10 +91,9 @@ def stages(reference: Reference) -> list[list[Program]]:
         report |= {"calibration": calibration / "calibration.txt", "clock": calibration / "summary.parquet"}
     if (reference.expected / "results" / "peers").exists():
         rounds = shipped / "peers" / "rounds.parquet"
-        inputs = ({"rounds": rounds} if rounds.exists() else {}) | (
-            {"trials": "results/experiments/main/trials.parquet"} if "main" in plan["experiments"] else {}
-        )
-        drawn.append(Program("compare_peers", "the peers", inputs | {"out": "results/peers"}))
+        peers: Options = {"out": "results/peers"} | ({"rounds": rounds} if rounds.exists() else {})
+        peers |= {"trials": "results/experiments/main/trials.parquet"} if "main" in plan["experiments"] else {}
+        drawn.append(Program("compare_peers", "the peers", peers))
         report |= {"peers": "results/peers/peers.txt"}
     report |= {"figures": [f"figures/{name}.png" for name in pictures], "out": "results/report.html"}
     return [tables, drawn, [Program("build_report", "the report", report)]]

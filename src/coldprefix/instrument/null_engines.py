@@ -139,7 +139,18 @@ class NullPython:
             watch = Stopwatch()
             times = watch.arrivals(self._tokens(max_tokens), max_tokens)
         self.zero = watch.zero
-        return Completion(watch.started_at, None, times[-1], times, len(prompt), 0, len(prompt), None, None, max_tokens, 1)
+        return Completion(
+            started_at=watch.started_at,
+            connect_ms=None,
+            total_ms=times[-1],
+            token_times_ms=times,
+            prompt_tokens=len(prompt),
+            cached_tokens=0,
+            evaluated_tokens=len(prompt),
+            engine_prompt_ms=None,
+            engine_ttft_ms=None,
+            generated_tokens=max_tokens,
+        )
 
     def close(self) -> None:
         pass

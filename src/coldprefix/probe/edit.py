@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from coldprefix.engines.contract import Completion
 from coldprefix.engines.endpoint.openai import OpenAiWire
@@ -40,7 +40,7 @@ def read_prompt(path: Path) -> Value:
         raise ColdprefixError(
             f'{path} holds no prompt; write text, or in a .json file a list of messages: [{{"role": "user", "content": "..."}}]'
         )
-    return found  # type: ignore[no-any-return]
+    return cast(Value, found)
 
 
 def form_of(before: Value, after: Value) -> str:
