@@ -29,7 +29,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "compare_runs": (*STUDY, "figures"),
     "advise": (*STUDY, "figures", "advice"),
     "trace": (*STUDY, "figures", "traces"),
-    "replay_trace": (*SUMMARIES, "engines", "traces"),
+    "replay_trace": (*SUMMARIES, "engines", "measure", "traces"),
     "calibrate": (*SUMMARIES, "engines/llamacpp", "engines/vllm", "instrument"),
     "time_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
     "compare_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
