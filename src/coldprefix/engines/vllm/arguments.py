@@ -47,6 +47,9 @@ def arguments(job: Job) -> dict[str, Any]:
         result["async_scheduling"] = settings.async_scheduling
     if job.accelerator == "cuda":
         result["kv_cache_memory_bytes"] = settings.kv_cache_gib * 2**30
+        # The pool has its size; this share of the card must only be free at the start. vLLM's own, nine tenths, would refuse the second of the
+        # servers that a run keeps, one for each process of its cells.
+        result["gpu_memory_utilization"] = 0.05
         if not is_eager(job):
             result["max_cudagraph_capture_size"] = GRAPH_TOKENS
     return result
