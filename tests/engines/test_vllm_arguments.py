@@ -23,6 +23,13 @@ def test_auto_is_eager_on_cpu_and_cuda_graphs_on_cuda(make_job: Callable[..., Jo
     assert told.get("max_cudagraph_capture_size") == (512 if accelerator == "cuda" and not eager else None)
 
 
+def test_several_servers_of_a_run_fit_one_card(make_job: Callable[..., Job]) -> None:
+    """vLLM refuses to start where less than this share of the card is free, whatever its pool takes."""
+    told = arguments(make_job("phase1", "hit", {"accelerator": "cuda", "vllm.kv_cache_gib": 3}))
+    assert told["gpu_memory_utilization"] <= 0.1 and told["kv_cache_memory_bytes"] == 3 * 2**30
+    assert "gpu_memory_utilization" not in arguments(make_job("phase1", "hit", {"accelerator": "cpu"}))
+
+
 @pytest.mark.parametrize("asked", ["auto", True, False])
 def test_asynchronous_scheduling_is_the_engines_own_unless_it_is_asked_for(make_job: Callable[..., Job], asked: object) -> None:
     told = arguments(make_job("phase2", "hit", {"vllm.async_scheduling": asked}))

@@ -40,8 +40,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
         largest = max((style.top(row) for row in shown.iter_rows(named=True)), default=0.0) or 1.0
         ends = [1.05 * largest]
         for panel, phase in zip(line, of_engine, strict=False):
+            late = captions.sent_late(data.of(phase=phase).provenance)
             for i, configuration in enumerate(configurations):
-                ends.append(_group(panel, i, data.of(phase=phase, configuration=configuration), states, largest, settings))
+                ends.append(_group(panel, i, data.of(phase=phase, configuration=configuration), states, largest, late, settings))
             panel.set_title(style.backend_title(phase))
             panel.set_xlim(-0.62, len(configurations) - 0.38)  # labels are wider than bars
             panel.set_xticks(range(len(configurations)), [style.configuration_label(c, lengths[c]) for c in configurations])
@@ -68,8 +69,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     return style.Drawing(figure, rows, captions.caption(data, text))
 
 
-def _group(panel: Axes, i: int, data: style.Measured, states: list[str], largest: float, settings: Figures) -> float:
-    """Bars of one backend and configuration with a label above each but the hit's; returns where the highest label ends, in ms."""
+def _group(panel: Axes, i: int, data: style.Measured, states: list[str], largest: float, late: bool, settings: Figures) -> float:
+    """Bars of one backend and configuration with a label above each but the hit's; returns where the highest label ends, in ms.
+    ``late``: its streamed first token tells of more than the prefill, which is shown beside it."""
     top = 0.0  # of all that stands left of the label, which reaches over it
     for state, shift, width in style.beside(states):
         row = style.find(data.summary, metric="ttft_ms", state=state)
@@ -79,7 +81,7 @@ def _group(panel: Axes, i: int, data: style.Measured, states: list[str], largest
         style.bar(panel, i + shift, row, state, width)
         style.points(panel, i + shift, values, width)
         top = max([top, style.top(row), *values])
-        prefill = style.find(data.summary, metric="query_ms", state=state) if captions.sent_late(data.provenance) else None
+        prefill = style.find(data.summary, metric="query_ms", state=state) if late else None
         if prefill is not None:
             panel.plot(i + shift, prefill["median"], **PREFILL)
         text = _label(data.summary.filter(pl.col("state") == state))

@@ -51,6 +51,9 @@ def arguments(job: Job) -> dict[str, Any]:
         result["async_scheduling"] = settings.async_scheduling
     if job.accelerator == "cuda":
         result["kv_cache_memory_bytes"] = settings.kv_cache_gib * 2**30
+        # The pool has its size; this share of the card must only be free at the start. vLLM's own, nine tenths, would refuse the second of the
+        # servers that a run keeps, one for each process of its cells.
+        result["gpu_memory_utilization"] = 0.05
         if not is_eager(job):
             result["max_cudagraph_capture_size"] = GRAPH_TOKENS
     return result
@@ -104,6 +107,11 @@ def check_compiler(job: Job) -> None:
         raise ColdprefixError(f"{job.cell}: vLLM on cuda needs a C compiler, gcc or clang, on PATH: apt-get install gcc")
 
 
+def _graph_tokens(compilation: Any) -> int | None:
+    """Steps of up to so many tokens run as CUDA graphs; None if the engine does not say."""
+    return compilation.get("max_cudagraph_capture_size") if isinstance(compilation, dict) else None
+
+
 def layers_of(config: dict[str, Any]) -> str:
     """What kinds of layers a model's config.json names: "full" attention only, some with a "window", or some with "states"."""
     config = config.get("text_config") or config
@@ -145,7 +153,7 @@ def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str
             "layers": layers_of(read_json(model / "config.json")),
             "dtype": str(own["dtype"]).removeprefix("torch."),
             "enforce_eager": own["enforce_eager"],
-            "graph_tokens": None if own["enforce_eager"] else config["compilation_config"]["max_cudagraph_capture_size"],
+            "graph_tokens": None if own["enforce_eager"] else _graph_tokens(config["compilation_config"]),
             "threads": job.threads,
         }
     except (KeyError, TypeError) as error:
