@@ -65,7 +65,7 @@ def test_fig11_shows_restoring_beside_computing_by_length(values: Values, config
     reader, text = written(drawing, tmp_path, config)
     check_fonts(reader)
     assert all(
-        word in text.replace("\n", " ") for word in ("restored from the tier", "computed again: no tier", "length of the cached prompt")
+        word in text.replace("\n", " ") for word in ("restored from the tier", "computed: no tier", "length of the cached prompt")
     )
     medians = dict(drawing.rows.filter(pl.col("what") == "computed").select("cached_prompt_tokens", "median").iter_rows())
     assert medians == {64: pytest.approx(5 + 0.1 * 88), 384: pytest.approx(5 + 0.1 * 408)}

@@ -11,6 +11,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.files import read_json
 from coldprefix.job import Job
 from coldprefix.process.server import clean_environment
+from coldprefix.setup import building
 
 
 def arguments(job: Job) -> dict[str, Any]:
@@ -71,6 +72,8 @@ def environment(job: Job) -> dict[str, str]:
         "VLLM_HOST_IP": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
         "VLLM_SERVER_DEV_MODE": "1",  # /reset_prefix_cache and /server_info
+        # Telling log-probabilities makes torch compile a few lines, for which it first compiles its headers: once, not in each process.
+        "TORCHINDUCTOR_CACHE_DIR": str(building.CACHE / "torchinductor" / job.environment_key[:16]),
     }
     if job.accelerator == "cpu":
         extra["VLLM_CPU_KVCACHE_SPACE"] = str(settings_of(job).kv_cache_gib)
