@@ -64,9 +64,7 @@ def test_fig11_shows_restoring_beside_computing_by_length(values: Values, config
     drawing = fig11_tier.draw(data, config.figures)
     reader, text = written(drawing, tmp_path, config)
     check_fonts(reader)
-    assert all(
-        word in text.replace("\n", " ") for word in ("restored from the tier", "computed: no tier", "length of the cached prompt")
-    )
+    assert all(word in text.replace("\n", " ") for word in ("restored from the tier", "computed: no tier", "length of the cached prompt"))
     medians = dict(drawing.rows.filter(pl.col("what") == "computed").select("cached_prompt_tokens", "median").iter_rows())
     assert medians == {64: pytest.approx(5 + 0.1 * 88), 384: pytest.approx(5 + 0.1 * 408)}
     kept = drawing.rows.filter(pl.col("what") == "kept")["median"].to_list()
