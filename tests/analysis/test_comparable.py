@@ -154,5 +154,5 @@ def test_the_other_prompts_of_a_trial_are_compared_in_their_order(make_job: Make
     check_same_prompts(pl.concat([one, other]))
     last = (pl.col("step") == "foreign") & (pl.col("order") == 3)
     changed = other.with_columns(prompt_hash=pl.when(last).then(pl.lit("another")).otherwise("prompt_hash"))
-    with pytest.raises(ColdprefixError, match="not sent the same tokens .*step foreign"):
+    with pytest.raises(ColdprefixError, match=r"not sent the same tokens .*step foreign"):
         check_same_prompts(pl.concat([one, changed]))

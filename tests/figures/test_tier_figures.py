@@ -40,7 +40,9 @@ def test_fig10_shows_what_is_measured_beside_what_the_rule_says(values: Values, 
     drawing = fig10_eviction.draw(data, config.figures)
     reader, text = written(drawing, tmp_path, config)
     check_fonts(reader)
-    assert all(word in text.replace("\n", " ") for word in ("tokens of other prompts in between", "small pool", "4 slots", "1 slot, tier"))
+    assert all(
+        word in text.replace("\n", " ") for word in ("tokens of other prompts in between", "small pool", "4 slots", "1 slot and tier")
+    )
 
     def of(variant: str, column: str) -> list[float]:
         own = drawing.rows.filter(pl.col("variant") == f"eviction/{variant}", pl.col("n") > 0).sort("foreign_tokens")
