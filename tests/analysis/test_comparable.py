@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from conftest import Values
 from null_engine import NullSession
@@ -16,6 +17,7 @@ from coldprefix.data.raw import as_frame
 from coldprefix.data.tables import REQUESTS
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
+from coldprefix.measure import protocol
 
 MakeJob = Callable[..., Job]
 HIT, MISS = "phase3a/A512_B256/hit", "phase3a/A512_B256/miss"
@@ -141,3 +143,16 @@ def test_backends_that_were_sent_other_tokens_are_named() -> None:
     check_same_prompts(as_frame([row("phase1", "x"), row("phase2", "x")]))
     with pytest.raises(ColdprefixError, match=r"the phases \['phase1', 'phase2'\] were not sent the same tokens \(.*trial 3, step query\)"):
         check_same_prompts(as_frame([row("phase1", "x"), row("phase2", "y")]))
+
+
+def test_the_other_prompts_of_a_trial_are_compared_in_their_order(make_job: MakeJob) -> None:
+    job = {"settle_ms": 0, "trials": 1, "burn_in": 0, "processes": 1, "partners": []}
+    one, other = (
+        as_frame(protocol.run_process(NullSession("slot"), make_job(phase, "foreign-300", job), 0, 0, lambda _: None))
+        for phase in ("phase3a", "phase3b")
+    )
+    check_same_prompts(pl.concat([one, other]))
+    last = (pl.col("step") == "foreign") & (pl.col("order") == 3)
+    changed = other.with_columns(prompt_hash=pl.when(last).then(pl.lit("another")).otherwise("prompt_hash"))
+    with pytest.raises(ColdprefixError, match=r"not sent the same tokens .*step foreign"):
+        check_same_prompts(pl.concat([one, changed]))

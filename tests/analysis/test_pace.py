@@ -57,5 +57,7 @@ def test_nothing_is_judged_without_times_or_with_too_few() -> None:
 def test_the_summary_warns_of_them() -> None:
     warned = caveats_of(judged(trials([*NOISE, 1000.0])), []).filter(pl.col("kind") == "pace")
     assert warned.height == 1 and "1 of 9 trials took another engine time" in warned["message"][0]
-    assert "at most 9.9 times theirs (process 0, trial 8)" in warned["message"][0]
+    assert "at most 9.9 times theirs (miss A512_B256, process 0, trial 8)" in warned["message"][0]
+    partners = judged(pl.concat([trials(NOISE), trials([*NOISE, 1000.0], own=False, state="hit", computed=24)]))
+    assert "1 of 17 trials" in caveats_of(partners, []).filter(pl.col("kind") == "pace")["message"][0], "a partner's, too"
     assert "pace" not in caveats_of(judged(trials(NOISE)), [])["kind"].to_list()

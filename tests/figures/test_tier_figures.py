@@ -40,7 +40,9 @@ def test_fig10_shows_what_is_measured_beside_what_the_rule_says(values: Values, 
     drawing = fig10_eviction.draw(data, config.figures)
     reader, text = written(drawing, tmp_path, config)
     check_fonts(reader)
-    assert all(word in text.replace("\n", " ") for word in ("tokens of other prompts in between", "small pool", "4 slots", "1 slot, tier"))
+    assert all(
+        word in text.replace("\n", " ") for word in ("tokens of other prompts in between", "small pool", "4 slots", "1 slot and tier")
+    )
 
     def of(variant: str, column: str) -> list[float]:
         own = drawing.rows.filter(pl.col("variant") == f"eviction/{variant}", pl.col("n") > 0).sort("foreign_tokens")
@@ -64,9 +66,7 @@ def test_fig11_shows_restoring_beside_computing_by_length(values: Values, config
     drawing = fig11_tier.draw(data, config.figures)
     reader, text = written(drawing, tmp_path, config)
     check_fonts(reader)
-    assert all(
-        word in text.replace("\n", " ") for word in ("restored from the tier", "computed again: no tier", "length of the cached prompt")
-    )
+    assert all(word in text.replace("\n", " ") for word in ("restored from the tier", "computed: no tier", "length of the cached prompt"))
     medians = dict(drawing.rows.filter(pl.col("what") == "computed").select("cached_prompt_tokens", "median").iter_rows())
     assert medians == {64: pytest.approx(5 + 0.1 * 88), 384: pytest.approx(5 + 0.1 * 408)}
     kept = drawing.rows.filter(pl.col("what") == "kept")["median"].to_list()

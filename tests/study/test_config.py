@@ -49,6 +49,7 @@ BAD: list[tuple[Values, str]] = [
         {"vllm.pool_blocks": 8, "vllm.block_tokens": 32},
         "vllm.pool_blocks: 8 blocks of 32 tokens do not hold a context of 1024; write at least 33",
     ),
+    ({"vllm.mamba_mode": "none"}, "vllm.mamba_mode: with prefix_caching: true vLLM takes align in the place of none; write align or auto"),
     ({"vllm.mamba_mode": "all"}, "vllm.mamba_mode: 'all' is not 'auto', 'align' or 'none'"),
     ({"partners": "hit,foreign-9000"}, "partners: 'foreign-9000': sends at most 8192 tokens in between"),
     ({"layout": "nowhere.yaml"}, "layout: cannot read nowhere.yaml"),

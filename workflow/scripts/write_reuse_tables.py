@@ -53,7 +53,7 @@ def main() -> None:
     ]
     names = dict.fromkeys([name for name in asked if name] + [job["model"]["name"] for job in jobs])
     architectures = {name: config.models[name].architecture if name in config.models else "-" for name in names}
-    phases = [phase for phase in registry.phases() if any(job["phase"] == phase for job in jobs)]
+    phases = list(registry.phases())
     versions = sorted({f"{registry.engine(r['job']['engine']).title} {r['in_force']['version']}" for r, _ in cells})
     lengths = sorted({"/".join(str(kind["lengths"][part]) for part in "ABQ") for job in jobs for kind in job["kinds"]})
     page = HEAD.format(

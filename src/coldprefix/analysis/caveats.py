@@ -41,7 +41,9 @@ def caveats_of(trials: pl.DataFrame, provenance: Sequence[Mapping[str, Any]]) ->
     rows = []
     for (name,), own in trials.filter("own").group_by("job", maintain_order=True):
         cell = str(name)
-        rows += [{"cell": cell, "kind": kind, "message": text} for kind, text in _of_cell(cell, own, records.get(cell))]
+        every = trials.filter("valid", pl.col("job") == name)  # its partners', too: their counts may be as wrong
+        found = [*_of_cell(cell, own, records.get(cell)), *_off_pace(every, f"delete results/raw/{cell} and run snakemake again")]
+        rows += [{"cell": cell, "kind": kind, "message": text} for kind, text in found]
     return pl.DataFrame(rows, schema={name: dtype for name, (dtype, _) in CAVEATS.items()})
 
 
@@ -67,7 +69,6 @@ def _of_cell(cell: str, trials: pl.DataFrame, record: Mapping[str, Any] | None) 
             )
     yield from _throttled(record, again)
     yield from _drift(valid, again)
-    yield from _off_pace(valid, again)
     expected_to_fail = record is not None and record["job"]["protocol"]["max_rejected"] == 1
     found = statistics.estimate(valid, "ttft_ms")
     if found.low is None and not expected_to_fail:
@@ -138,8 +139,8 @@ def _off_pace(valid: pl.DataFrame, again: str) -> Iterator[tuple[str, str]]:
     worst = off.row(0, named=True)
     yield (
         "pace",
-        f"{off.height} of {valid.height} trials took another engine time for each computed token than the others, at most {worst['pace']:.2g} times "
-        f"theirs (process {worst['process']}, trial {worst['trial']}): is the count of reused tokens right, or was the machine busy? They are "
+        f"{off.height} of {valid.height} trials took another engine time for each computed token than the others of their state and lengths, at most {worst['pace']:.2g} times "
+        f"theirs ({worst['state']} {worst['configuration']}, process {worst['process']}, trial {worst['trial']}): is the count of reused tokens right, or was the machine busy? They are "
         f"off_pace in trials.parquet, and in the statistics; {again} if it was the machine",
     )
 

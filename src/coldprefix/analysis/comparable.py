@@ -122,7 +122,10 @@ def check_same_prompts(requests: pl.DataFrame) -> None:
     """
     request = ["model", "variant", "configuration", "state", "own", "process", "trial", "step"]
     requests = requests.filter("own")  # partners may be others
-    differing = requests.group_by(request, maintain_order=True).agg(pl.col("prompt_hash").n_unique(), pl.col("phase").unique())
+    sent = requests.group_by([*request, "phase"], maintain_order=True).agg(
+        pl.col("prompt_hash").str.join(" ")
+    )  # a trial has several foreign ones
+    differing = sent.group_by(request, maintain_order=True).agg(pl.col("prompt_hash").n_unique(), pl.col("phase").unique())
     for row in differing.filter(pl.col("prompt_hash") > 1).head(1).iter_rows(named=True):
         where = ", ".join(f"{key} {row[key]}" for key in request)
         raise ColdprefixError(f"the phases {sorted(row['phase'])} were not sent the same tokens ({where}), so they cannot be compared")

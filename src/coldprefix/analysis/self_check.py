@@ -19,7 +19,7 @@ from coldprefix.analysis.summary import BASELINE
 
 # Columns of tables.TRIALS that it needs: it reads all trials of a run at once.
 USED = ["phase", "variant", "configuration", "state", "job", "process", "engine_process", "valid", "content", "warmup_ms", "ttft_ms"]
-USED += ["warmup_prompt_tokens", "warmup_cached_tokens", "stream_cached_tokens", "stream_evaluated_tokens"]
+USED += ["warmup_prompt_tokens", "warmup_cached_tokens", "stream_cached_tokens", "stream_evaluated_tokens", "foreign_tokens"]
 NOMINAL = 1 - statistics.CONFIDENCE
 SELF_CHECK: dict[str, tuple[pl.DataType, str]] = {
     "backend": (pl.String(), "the phase"),
@@ -75,10 +75,13 @@ def _ratio_blocks(job: pl.DataFrame, state: str) -> list[tuple[str, float]]:
 
 def _times(valid: pl.DataFrame) -> Iterator[tuple[str, str, str, str, Estimate]]:
     """Variants that change an engine's settings are not compared with each other: only what has the same one, or the main experiment."""
+    alone = valid.filter(
+        pl.col("foreign_tokens") == 0
+    )  # after other prompts a reuse may be a restore from host memory: another computation
     cold = pl.col("warmup_prompt_tokens") - pl.col("warmup_cached_tokens")
     quantities = {
         "warmup": valid.with_columns(computed=cold, reused=pl.col("warmup_cached_tokens"), ms=pl.col("warmup_ms")),
-        "ttft": valid.with_columns(computed=pl.col("stream_evaluated_tokens"), reused=pl.col("stream_cached_tokens"), ms=pl.col("ttft_ms")),
+        "ttft": alone.with_columns(computed=pl.col("stream_evaluated_tokens"), reused=pl.col("stream_cached_tokens"), ms=pl.col("ttft_ms")),
     }
     for name, table in quantities.items():
         same = ["phase", "variant", "computed", "reused"]

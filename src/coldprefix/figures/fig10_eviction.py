@@ -17,7 +17,7 @@ from coldprefix.study import registry
 from coldprefix.study.config import Figures
 
 STEP = 32  # tokens between two points of a predicted line
-NAMES = {"pool": "small pool", "one_slot": "1 slot", "four_slots": "4 slots", "tier_2mib": "1 slot, tier of 2 MiB"}
+NAMES = {"pool": "small pool", "one_slot": "1 slot", "four_slots": "4 slots", "tier_2mib": "1 slot and tier"}
 DASHES = ["-", "--", ":", "-."]
 
 
@@ -27,7 +27,7 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     style.apply(settings)
     data = data.of(sweep="eviction")
     engines = list(dict.fromkeys(registry.phases()[phase].engine for phase in data.phases))
-    figure, axes = plt.subplots(len(engines), 1, figsize=(settings.column_in, 0.9 + 1.6 * len(engines)), sharex=True, squeeze=False)
+    figure, axes = plt.subplots(len(engines), 1, figsize=(settings.column_in, 0.7 + 1.8 * len(engines)), sharex=True, squeeze=False)
     records = {(record["job"]["phase"], record["job"]["variant"]): record for record in data.provenance}
     rows: list[dict[str, Any]] = []
     for axis, engine in zip(axes[:, 0], engines, strict=True):
@@ -38,10 +38,9 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
             found = _rows(own, records[phase, variant])
             _line(axis, found, phase, DASHES[variants.index(variant) % len(DASHES)])
             rows += found
-        axis.set_title(registry.engine(engine).title)
         axis.set_ylim(-6, 110)
-        axis.set_ylabel("reused of the\ncached prompt (%)")
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.2)
+        axis.set_ylabel(f"{registry.engine(engine).title}: reused of\nthe cached prompt (%)")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, handlelength=2.2, columnspacing=1.2)
     axes[-1][0].set_xlabel("tokens of other prompts in between")
     names, machine = captions.where(data.provenance)
     captions.note(figure, f"Weights: {names}. {machine}.\nMarks: measured; lines: by the engine's rule.", settings.font_pt)
@@ -103,7 +102,7 @@ def _line(axis: Axes, rows: list[dict[str, Any]], phase: str, dashes: str) -> No
     axis.fill_between(tokens, least, most, color=colour, alpha=0.25, linewidth=0)
     seen = [(row["foreign_tokens"], row["measured_pct"]) for row in rows if row["measured_pct"] is not None]
     interface = style.backend_title(phase).rpartition(" ")[2]
-    label = f"{interface},\n{NAMES.get(name, name)}"
+    label = f"{interface}, {NAMES.get(name, name)}"
     look: dict[str, Any] = {"color": colour, "marker": style.BACKEND_MARKERS[phase], "markersize": 3.5, "markerfacecolor": "none"}
     axis.plot(*zip(*seen, strict=True), linestyle="", **look)
     axis.plot([], [], dashes, linewidth=0.9, label=label, **look)

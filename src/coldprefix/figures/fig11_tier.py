@@ -18,7 +18,7 @@ ON, OFF = "tier/on", "tier/off"
 # what: (variant, is it asked after another prompt?, column of tables.TRIALS, label, colour, marker)
 LINES = {
     "restored": (ON, True, "ttft_ms", "restored from the tier", "#0072B2", "o"),
-    "computed": (OFF, True, "ttft_ms", "computed again: no tier", "#D55E00", "s"),
+    "computed": (OFF, True, "ttft_ms", "computed: no tier", "#D55E00", "s"),
     "kept": (ON, False, "ttft_ms", "still in the slot", "#555555", "^"),
     "displacing, with a tier": (ON, True, "foreign_ms", "saves it first", "#0072B2", "o"),
     "displacing, without": (OFF, True, "foreign_ms", "no tier", "#D55E00", "s"),
@@ -46,13 +46,15 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     at = crossing(lines["restored"], lines["computed"])
     if at is not None:
         axes[0].axvline(at, color="#777777", linestyle=":", linewidth=0.8)
-        axes[0].annotate(f"{at:.0f}", (at, 0.97), xycoords=("data", "axes fraction"), ha="left", va="top", fontsize=settings.font_pt - 1)
+        axes[0].annotate(
+            f" from {at:.0f} on", (at, 0.55), xycoords=("data", "axes fraction"), ha="left", va="top", fontsize=settings.font_pt - 1
+        )
     axes[0].set_ylabel("TTFT (ms)")
     axes[1].set_ylabel("the prompt in\nbetween (ms)")
     axes[1].set_xlabel("length of the cached prompt (tokens)")
     for panel in axes:
         panel.set_ylim(bottom=0)
-        panel.legend(loc="upper left", handlelength=1.8)
+        panel.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, handlelength=1.6, columnspacing=1.2)
     captions.note(figure, captions.measured_note(data, wrap=True, bars="{};\nbars: " + captions.INTERVAL + "."), settings.font_pt)
     text = "llama-server's host-memory tier by the length of the cached prompt. Above, time to first token of that prompt with a question, after"
     text += (

@@ -13,6 +13,7 @@ from coldprefix.errors import ColdprefixError
 from coldprefix.files import read_json
 from coldprefix.job import Job
 from coldprefix.process.server import clean_environment
+from coldprefix.setup import building
 
 # Steps of up to so many tokens run as CUDA graphs. vLLM's own choice follows from the most sequences at once: 512 for the 256 that it is served
 # with, but 2 for the one that is measured here, and a hit, which computes a few dozen, would be the one step that no server takes.
@@ -92,6 +93,8 @@ def environment(job: Job) -> dict[str, str]:
         # Of temperatures above 0, which no request has; FlashInfer would compile it for a minute and a half at the first start.
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
         "VLLM_SERVER_DEV_MODE": "1",  # /reset_prefix_cache and /server_info
+        # Telling log-probabilities makes torch compile a few lines, for which it first compiles its headers: once, not in each process.
+        "TORCHINDUCTOR_CACHE_DIR": str(building.CACHE / "torchinductor" / job.environment_key[:16]),
     }
     if job.accelerator == "cpu":
         extra["VLLM_CPU_KVCACHE_SPACE"] = str(settings_of(job).kv_cache_gib)

@@ -43,7 +43,8 @@ class VllmSettings(EngineSettings):
         "have met; a multiple of the block also at its multiples; all at each block. Without effect for full attention, which keeps all.",
     )
     mamba_mode: Literal["auto", "align", "none"] = Field(
-        description="How states are cached (mamba_cache_mode): align keeps those at a block's boundary; auto is the engine's own choice."
+        description="How states are cached (mamba_cache_mode): align keeps those at a block's boundary, none keeps none; auto is the engine's own "
+        "choice. vLLM 0.32 takes align with prefix_caching and none without, whatever it is asked for, so the other two are refused."
     )
     hybrid_manager: bool = Field(description="false caches windows as if they were full attention (--disable-hybrid-kv-cache-manager).")
     enforce_eager: Literal["auto"] | bool = Field(
@@ -95,6 +96,12 @@ class Vllm(Engine):
     def least_reuse(self, settings: VllmSettings, accelerator: str) -> int:
         default = 128 if accelerator == "cpu" else 16
         return default if settings.block_tokens == "auto" else settings.block_tokens
+
+    def problems(self, settings: VllmSettings, interface: str) -> Iterator[str]:
+        mode = "align" if settings.prefix_caching else "none"
+        if settings.mamba_mode not in ("auto", mode):
+            on = str(settings.prefix_caching).lower()
+            yield f"mamba_mode: with prefix_caching: {on} vLLM takes {mode} in the place of {settings.mamba_mode}; write {mode} or auto"
 
     def too_small(self, settings: VllmSettings, context: int, accelerator: str) -> Iterator[str]:
         if settings.pool_blocks != "auto":
