@@ -138,9 +138,6 @@ def ended(run: Run, fault: str, began: float, patience_s: float, *again: str) ->
 
 
 def test_hit_and_miss_of_two_nodes_are_two_machines_and_only_if_asked(run: Run) -> None:
-    (run.folder / "my.yaml").write_text(CONFIG)
-    done = run.run("default", "results/preflight/agreed.json")
-    assert done.returncode == 0
     for arguments, refused in (
         ([], "cells may land on several machines, which aggregation would refuse: write vary=host"),
         ([*VARY, "threads=auto"], "threads: auto would be that of the machine that submits; write threads=N"),
