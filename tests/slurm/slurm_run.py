@@ -104,10 +104,10 @@ class Run:
                 start_new_session=True,
             )
 
-    def end(self, number: int = signal.SIGINT) -> None:
-        """What a test that failed has left."""
+    def end(self) -> None:
+        """The head that a test which failed has left."""
         if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(60)
 
     def output(self) -> str:

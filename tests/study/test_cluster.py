@@ -15,7 +15,7 @@ FIXED = {"accelerator": "cpu", "threads": 2, "vary": ["host"]}
 ANYWHERE = ["--exclusive"]
 
 
-def check(values: Values, due: set[str], extras: list[str] = ANYWHERE, **changes: Any) -> None:
+def check(values: Values, due: set[str], extras: Any = ANYWHERE, **changes: Any) -> None:
     cluster.check_submission(
         parse(with_values(values, FIXED | changes)), due, ["phase3a", "calibration"], extras, ["my study.yaml"], ["vary=host"]
     )

@@ -15,8 +15,17 @@ from coldprefix.study import estimate
 from coldprefix.study.checks import parse
 from coldprefix.study.plan import Plan, plan_of
 
-BASE = {"experiments": ["main"], "phases": ["phase3a"], "configurations": ["A64_B64"], "states": ["hit", "miss"], "accelerator": "cpu"}
-BASE |= {"processes": 3, "trials": 4, "burn_in": 1, "partners": ["hit", "miss"]}
+BASE: Values = {
+    "experiments": ["main"],
+    "phases": ["phase3a"],
+    "configurations": ["A64_B64"],
+    "states": ["hit", "miss"],
+    "accelerator": "cpu",
+    "processes": 3,
+    "trials": 4,
+    "burn_in": 1,
+    "partners": ["hit", "miss"],
+}
 CELL = "phase3a/A64_B64/hit"
 
 
