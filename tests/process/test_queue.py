@@ -64,9 +64,9 @@ def test_when_they_have_ended_the_lock_goes(folder: Path, monkeypatch: pytest.Mo
     assert not locked(folder) and not (folder / ".snakemake/coldprefix.submitted").exists()
 
 
-@pytest.mark.parametrize("script", ["echo no controller >&2; exit 1", None])
-def test_if_slurm_does_not_say_nothing_is_done(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> None:
-    submitted(folder)
+@pytest.mark.parametrize(("name", "script"), [("some-run", "echo no controller >&2; exit 1"), ("some-run", None), ("", "exit 0")])
+def test_if_slurm_does_not_say_nothing_is_done(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str | None) -> None:
+    submitted(folder, name=name)
     if script:
         with_squeue(folder, monkeypatch, script)
     else:
