@@ -80,7 +80,7 @@ class Run:
         own = ["--workflow-profile", str(self.checkout / "profiles" / profile), "--configfile", str(self.folder / "my.yaml")]
         if profile == "slurm":
             own += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
-            own += ["--default-resources", "slurm_extra='--exclusive'", "runtime=5", "mem_mb=2000"]
+            own += ["--default-resources", "slurm_extra='--exclusive --no-requeue'", "runtime=5", "mem_mb=2000"]
         return [str(driver() / "snakemake"), *arguments, *place, *own]
 
     @property

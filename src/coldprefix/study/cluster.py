@@ -57,5 +57,5 @@ def _check_values(config: Config, extras: Collection[str]) -> None:
     if "host" not in config.vary and not one:
         raise ColdprefixError(
             "cells may land on several machines, which aggregation would refuse: write vary=host, which makes the machine a block in the "
-            "statistics, or pin them to one node: slurm_extra \"'--exclusive --nodelist=NODE'\" under default-resources of the profile"
+            "statistics, or pin them to one node: add --nodelist=NODE to slurm_extra in the profile"
         )
