@@ -80,7 +80,7 @@ class Run:
         own = ["--workflow-profile", str(self.checkout / "profiles" / profile), "--configfile", str(self.folder / "my.yaml")]
         if profile == "slurm":
             own += ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
-            own += ["--default-resources", "slurm_extra='--exclusive'", "runtime=5", "mem_mb=2000"]
+            own += ["--default-resources", "slurm_extra='--exclusive --no-requeue'", "runtime=5", "mem_mb=2000"]
         return [str(driver() / "snakemake"), *arguments, *place, *own]
 
     @property
@@ -104,10 +104,10 @@ class Run:
                 start_new_session=True,
             )
 
-    def end(self, number: int = signal.SIGINT) -> None:
-        """What a test that failed has left."""
+    def end(self) -> None:
+        """The head that a test which failed has left."""
         if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(60)
 
     def output(self) -> str:

@@ -21,8 +21,11 @@ BASE: Values = {
     "configurations": ["A64_B64"],
     "states": ["hit", "miss"],
     "accelerator": "cpu",
+    "processes": 3,
+    "trials": 4,
+    "burn_in": 1,
+    "partners": ["hit", "miss"],
 }
-BASE |= {"processes": 3, "trials": 4, "burn_in": 1, "partners": ["hit", "miss"]}
 CELL = "phase3a/A64_B64/hit"
 
 

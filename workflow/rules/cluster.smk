@@ -33,7 +33,8 @@ def check_cluster():
         )
     except ColdprefixError as error:
         raise WorkflowError(str(error)) from None
-    queue.note(Path(), workflow.scheduler._executor.run_uuid)
+    # Of SLURM's executor; without a name, nobody can ask after the jobs.
+    queue.note(Path(), getattr(workflow.scheduler._executor, "run_uuid", ""))
 
 
 onsuccess:

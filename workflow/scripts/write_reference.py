@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from pydantic import BaseModel
 
+from coldprefix.analysis.merge import MERGED
 from coldprefix.analysis.self_check import SELF_CHECK
 from coldprefix.artifact import page as artifact
 from coldprefix.data import tables
@@ -116,6 +117,7 @@ def data_page() -> str:
         ("trials", tables.TRIALS),
         ("summary", tables.SUMMARY),
         ("self_check", SELF_CHECK),
+        ("merged/summary", MERGED),
     ):
         lines += ["", f"## `{name}.parquet`", "", "| column | type | meaning |", "| --- | --- | --- |"]
         lines += [f"| `{column}` | {dtype} | {meaning} |" for column, (dtype, meaning) in columns.items()]

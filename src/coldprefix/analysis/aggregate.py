@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from coldprefix.analysis import caveats, walltime
-from coldprefix.analysis.comparable import SENT, check_comparable, check_planned, check_same_prompts
+from coldprefix.analysis.comparable import SENT, check_comparable, check_planned, check_same_prompts, machines_among
 from coldprefix.analysis.self_check import SELF_CHECK, USED, self_check
 from coldprefix.analysis.self_check import text as rates
 from coldprefix.analysis.summary import COMPARISONS, summary_of, table, trials_of
@@ -79,7 +79,9 @@ def aggregate(raw: Path, planned: Mapping[str, Mapping[str, Any]], out: Path, re
         write_table(pl.scan_parquet([raw / cell / "requests.parquet" for cell in planned]), out / "requests.parquet")
     write_json(out / "provenance.json", list(records.values()))
     found = pl.concat(doubts)
-    text = f"{table(summary)}\n{rates(checked)}\n{walltime.table(list(records.values()))}" + (
+    number = len(machines_among(list(records.values())))
+    several = f"{number} machines, each of equal weight: intervals are those on these machines (docs/cluster.md)\n" if number > 1 else ""
+    text = f"{table(summary)}{several}\n{rates(checked)}\n{walltime.table(list(records.values()))}" + (
         f"\n{caveats.text(found)}" if len(found) else ""
     )
     write_text(out / "summary.txt", text)

@@ -124,9 +124,10 @@ def hold_folder(folder: Path, may_unlock: bool = True) -> IO[str]:
     """
     mark = folder / ".snakemake" / "coldprefix.lock"
     mark.parent.mkdir(exist_ok=True)
-    handle = open(mark, "w")  # noqa: SIM115  (held by the caller)
     stale = [file for file in (folder / ".snakemake" / "locks").glob("*") if file.is_file()]
-    if may_unlock and stale and not queue.may_write(folder):
+    unlock = may_unlock and stale and not queue.may_write(folder)
+    handle = open(mark, "w")  # noqa: SIM115  (held by the caller)
+    if unlock:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for file in stale:

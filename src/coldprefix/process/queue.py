@@ -58,6 +58,8 @@ def may_write(folder: Path) -> bool:
 def _jobs(name: str, folder: Path) -> list[str]:
     """Ids of the jobs of this name that have not ended."""
     try:
+        if not name:
+            raise OSError("it was not SLURM that ran them")
         command = ["squeue", "--noheader", "--format=%A", f"--name={name}", "--states=PENDING,RUNNING,SUSPENDED,COMPLETING,CONFIGURING"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:

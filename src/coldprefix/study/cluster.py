@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Sequence
 
@@ -30,6 +31,8 @@ def check_submission(
     Raises:
         ColdprefixError: something is not prepared, a value depends on where it is asked, or cells may land on several machines unasked.
     """
+    if set(due) & set(measuring):
+        _check_values(config, extras)
     setup = [rule for rule in SETUP if rule in due]
     if setup:
         again = ["snakemake", "--workflow-profile", "profiles/default"]
@@ -39,17 +42,20 @@ def check_submission(
             f"not everything is prepared for a cluster ({', '.join(setup)} to do), where jobs start at once. On a node of the kind that measures, "
             f"run first: {shlex.join([*again, '--', 'prepared'])}"
         )
-    if not set(due) & set(measuring):
-        return
+
+
+def _check_values(config: Config, extras: Collection[str]) -> None:
     guessed = [key for key in ("accelerator", "threads") if getattr(config, key) == "auto"]
     if guessed:
         values_of = {"accelerator": "accelerator=cpu or accelerator=cuda", "threads": "threads=N, the physical cores of a node"}
         raise ColdprefixError(
             f"{' and '.join(guessed)}: auto would be that of the machine that submits; write {' and '.join(values_of[key] for key in guessed)}"
         )
-    pinned = extras and all(any(f"{option}=" in extra for option in ("--nodelist", "-w")) for extra in extras)
-    if "host" not in config.vary and not pinned:
+    named = [re.search(r"(?:--nodelist|-w)[= ](\S+)", extra) for extra in extras]
+    nodes = {found[1] if found else None for found in named}
+    one = len(nodes) == 1 and not any(node is None or re.search(r"[,\[]", node) for node in nodes)
+    if "host" not in config.vary and not one:
         raise ColdprefixError(
             "cells may land on several machines, which aggregation would refuse: write vary=host, which makes the machine a block in the "
-            "statistics, or pin them to one node: slurm_extra \"'--exclusive --nodelist=NODE'\" under default-resources of the profile"
+            "statistics, or pin them to one node: add --nodelist=NODE to slurm_extra in the profile"
         )
