@@ -132,15 +132,13 @@ def write_crate(results: Path) -> Path:
         made.append(file(f"{name}/provenance.json", "machine, engine, settings in force and job of a cell"))
     engines = sorted({(r["job"]["engine"], str(r["in_force"].get("version"))) for r in records.values()})
     tools = [context(f"#{name}-{version}", "SoftwareApplication", name=name, version=version) for name, version in engines]
-    machines = {json.dumps(record["host"], sort_keys=True): record["host"] for record in records.values()}
-    told = "; ".join(
-        f"{host['cpu']}, {host['cores']} cores, {host['memory_gib']} GiB, {host['system']} {host['kernel']}" for host in machines.values()
-    )
+    hosts = [record["host"] for record in records.values()]
+    told = sorted({f"{h['cpu']}, {h['cores']} cores, {h['memory_gib']} GiB, {h['system']} {h['kernel']}" for h in hosts})
     action = context(
         "#run",
         "CreateAction",
         name=f"{len(records)} cells measured with coldprefix {__version__}",
-        description=f"Measured on: {told}.",
+        description=f"Measured on: {'; '.join(told)}.",
         startTime=began,
         endTime=ended,
         actionStatus="http://schema.org/CompletedActionStatus",
