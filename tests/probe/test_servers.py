@@ -169,7 +169,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
 def test_a_certificate_that_nobody_vouches_for_is_one_message(llama: Llama, certificate: tuple[Path, ssl.SSLContext]) -> None:
     with (
         Door(llama.url, tls=certificate[1]) as door,
-        pytest.raises(ColdprefixError, match="its certificate cannot be verified: self.signed"),
+        pytest.raises(ColdprefixError, match=r"its certificate cannot be verified: self.signed"),
     ):
         probe(asked(door.url))
 
@@ -195,7 +195,7 @@ def test_an_authority_of_ones_own_is_named_and_tls_is_timed_apart(
 
 
 def test_plain_http_where_https_is_asked_is_one_message(llama: Llama) -> None:
-    with pytest.raises(ColdprefixError, match="no TLS connection: .*is it http://"):
+    with pytest.raises(ColdprefixError, match=r"no TLS connection: .*is it http://"):
         probe(asked(llama.url.replace("http:", "https:")))
 
 
@@ -211,7 +211,7 @@ def test_a_key_is_sent_and_stands_nowhere(
 
     with Door(llama.url, before=before) as door:
         assert probe(asked(door.url, api_key_env="OWN_KEY", as_json=True, out=tmp_path / "rows")) == 0
-        with pytest.raises(ColdprefixError, match="(?s)answers 401.*wants another key"):
+        with pytest.raises(ColdprefixError, match=r"(?s)answers 401.*wants another key"):
             probe(asked(door.url))
         monkeypatch.setenv("OWN_KEY", "sk-another-one")
         with pytest.raises(ColdprefixError, match=r"(?s)answers 401.*wrong key Bearer \(the key\)"):
