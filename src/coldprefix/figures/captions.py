@@ -26,6 +26,8 @@ def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     models = {r["job"]["model"]["name"]: r["job"]["model"]["random_weights"] for r in provenance}
     names = ", ".join(name + (" (random weights)" if random else "") for name, random in models.items())
     host, job = provenance[0]["host"], provenance[0]["job"]
+    if job["accelerator"] == "unknown":
+        return names, f"a running server, asked from {host['cpu']}"
     machine = host["gpus"][0]["name"] if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
     return names, machine
 
