@@ -127,7 +127,7 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
 
     def ask(which: str, value: Value, max_tokens: int, stream: bool) -> Completion:
         if isinstance(wire, OpenAiWire):
-            return together(session.own(lambda: wire.send(value, max_tokens, stream, known=False), stream))
+            return together(session.own(lambda: wire.send(value, max_tokens, stream, known=True), stream))
         return together(session.own(lambda: wire.complete(known[which], max_tokens, stream), stream))
 
     shared = common_prefix(known["before"], known["after"]) if known else None

@@ -69,7 +69,7 @@ def probe(asked: Asked) -> int:
     reports = first.cached_tokens is not None
     with long_lived():
         if prompts:
-            session = _edit(tell, asked, prompts, form)
+            session, reports = _edit(tell, asked, prompts, form)
         else:
             _cache(tell, asked, session, reports)
     _doubts(tell, session, reports)
@@ -155,15 +155,15 @@ def _cache(tell: Teller, asked: Asked, session: EndpointSession, reports: bool) 
         tell.say("written", "rows", f"{len(rows)} in {asked.out}", folder=str(asked.out))
 
 
-def _edit(tell: Teller, asked: Asked, prompts: Sequence[edit.Value], form: str) -> EndpointSession:
-    """What the edit of two files costs. Returns the session that asked."""
+def _edit(tell: Teller, asked: Asked, prompts: Sequence[edit.Value], form: str) -> tuple[EndpointSession, bool]:
+    """What the edit of two files costs. Returns the session that asked, and whether what it says is verified."""
     session = EndpointSession("the server", asked.settings, form, asked.timeout_s)
     found = edit.cost_of(session, prompts[0], prompts[1], asked.rounds, lambda number: progress(f"round {number + 1} of {asked.rounds}"))
     progress("")
     tell.head(f"\n  From {asked.before} to {asked.after} ({form}):")
     tell.say("edit", "", found.text(), form=form, **edit.facts(found))
     tell.head("")
-    return session
+    return session, found.reused is not None
 
 
 def _write(folder: Path, session: EndpointSession, job: Job, rows: list[Row], started: datetime) -> None:
