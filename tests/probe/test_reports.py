@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from told_server import BLOCK, ToldServer
 
 from coldprefix.data.raw import read_cell, read_record
-from coldprefix.engines.endpoint.session import EndpointSession
+from coldprefix.engines.contract import Completion
+from coldprefix.engines.endpoint.session import EndpointSession, together
 from coldprefix.engines.endpoint.settings import EndpointSettings
 from coldprefix.errors import ColdprefixError
 from coldprefix.measure.verify import rejection
@@ -25,8 +27,12 @@ def details(value: Any) -> Callable[[int], dict[str, Any]]:
     return lambda _reused: {"prompt_tokens_details": {"cached_tokens": value}}
 
 
+def reported(reused: int) -> dict[str, Any]:
+    return {"prompt_tokens_details": {"cached_tokens": reused}}
+
+
 def asked(url: str, **more: Any) -> Asked:
-    return Asked(EndpointSettings(url=url), rounds=1, tokens=64, **more)
+    return Asked(EndpointSettings(url=url), **({"rounds": 1, "tokens": 64} | more))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_a_zero_is_a_count(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_pool_of_blocks_is_seen_as_one_and_its_rows_are_the_studys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with ToldServer(lambda reused: {"prompt_tokens_details": {"cached_tokens": reused}}) as server:
+    with ToldServer(reported) as server:
         assert probe(asked(server.url, as_json=True, out=tmp_path / "rows")) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = {line["kind"]: line for line in lines}
@@ -86,10 +92,29 @@ def test_a_pool_of_blocks_is_seen_as_one_and_its_rows_are_the_studys(tmp_path: P
     assert not busy
 
 
-def test_a_server_that_takes_text_only_is_sent_words(capsys: pytest.CaptureFixture[str]) -> None:
-    with ToldServer(lambda reused: {}, takes_ids=False) as server:
+def test_a_server_that_takes_text_only_is_sent_words_and_verifies_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its counts are of tokens that nobody else has counted."""
+    with ToldServer(reported, takes_ids=False) as server:
         assert probe(asked(server.url)) == UNVERIFIED
-    assert "after a prompt of 64 words" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "after a prompt of 64 words" in text and "NO: it takes text only" in text
+
+
+def test_of_texts_the_servers_own_counts_are_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second round finds AFTER in its pool, which is not what the edit costs."""
+    (tmp_path / "a").write_text(" ".join(f"w{i}" for i in range(90)))
+    (tmp_path / "b").write_text(" ".join(f"w{i}" for i in range(70)) + " other" * 20)
+    with ToldServer(reported, takes_ids=False) as server:
+        assert probe(asked(server.url, before=tmp_path / "a", after=tmp_path / "b", rounds=2)) == 0
+    text = capsys.readouterr().out
+    assert "64 tokens survive, 26 are computed" in text and "(n = 1)" in text
+    assert "1 requests left out; the first: 80 tokens were reused, in the first round 64: the server remembers that round" in text
+
+
+def test_tokens_that_arrive_with_the_first_hide_its_time() -> None:
+    done = Completion(0.0, 0.1, 9.0, [5.0, 5.0, 7.0], 8, 0, 8, generated_tokens=3, first_chunk_tokens=1)
+    assert rejection(together(done), 8, None, 3, True) == "the first chunk carried 2 tokens, so the first token's time is unknown"
+    assert rejection(together(replace(done, token_times_ms=[5.0, 6.0, 7.0])), 8, None, 3, True) is None
 
 
 def test_rows_are_not_put_beside_others(tmp_path: Path) -> None:

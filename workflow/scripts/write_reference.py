@@ -16,6 +16,7 @@ from coldprefix.analysis.self_check import SELF_CHECK
 from coldprefix.artifact import page as artifact
 from coldprefix.data import tables
 from coldprefix.data.tables import SCHEMA_VERSION
+from coldprefix.engines.endpoint.settings import EndpointSettings
 from coldprefix.setup.building import ROOT
 from coldprefix.study import registry
 from coldprefix.study.config import Compare, Config, Figures, Override, Sweep, Variant
@@ -26,6 +27,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("sweeps.NAME", Sweep),
     ("sweeps.NAME.variants.NAME", Variant),
     *((name, registry.engine(name).settings) for name in registry.ENGINES),
+    ("endpoints.NAME", EndpointSettings),
     ("compare", Compare),
     ("figures", Figures),
     *((f"models.NAME (source: {name})", registry.source(name)) for name in registry.SOURCES),

@@ -64,6 +64,8 @@ def scope_of(records: Sequence[Mapping[str, Any]]) -> Scope:
 def hardware_of(record: Mapping[str, Any]) -> str:
     """Of one record."""
     cpu, job = record["host"]["cpu"], record["job"]
+    if job["accelerator"] == "unknown":
+        return f"{UNKNOWN} (asked from {cpu})"
     if job["accelerator"] == "cpu":
         return f"{cpu}, {job['threads']} threads"
     return f"{_all(gpu['name'] for gpu in record['host']['gpus']) or UNKNOWN} (on {cpu})"

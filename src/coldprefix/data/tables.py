@@ -13,8 +13,8 @@ SCHEMA_VERSION = 7
 # column: (type, what it is)
 Columns = dict[str, tuple[pl.DataType, str]]
 REQUESTS: Columns = {
-    "phase": (pl.String(), "the backend: phase1, phase2, phase3a, phase3b"),
-    "engine": (pl.String(), "vllm, llamacpp"),
+    "phase": (pl.String(), "the backend: phase1, phase2, phase3a, phase3b, or the name of an endpoint"),
+    "engine": (pl.String(), "vllm, llamacpp; endpoint: a server that somebody else runs"),
     "interface": (pl.String(), "http or python"),
     "sweep": (pl.String(), "main, or the sweep of config.yaml that the cell belongs to"),
     "variant": (pl.String(), "main, SWEEP, or SWEEP/VARIANT where a sweep has variants"),
@@ -35,7 +35,10 @@ REQUESTS: Columns = {
     "request_form": (pl.String(), "tokens, text or chat: how the prompt was sent"),
     "content": (pl.String(), "fresh or repeated: prompts of the trials"),
     "prompt_tokens": (pl.Int32(), "tokens sent; of text and chat: as the engine's own tokenizer counts them"),
-    "prompt_hash": (pl.String(), "of the token ids sent: equal for all backends"),
+    "prompt_hash": (
+        pl.String(),
+        "of the token ids sent: equal for all backends; for an endpoint of those drawn, which its session turns into others",
+    ),
     "intended_cached_tokens": (
         pl.Int32(),
         "tokens that had to be reused by the engine's rule; null where the protocol or the rule prescribes no number",

@@ -36,7 +36,6 @@ class Completion:
         token_times_ms: arrival of each generated token (tokens of one chunk share a time); empty when not streamed.
         prompt_tokens: length of the prompt as the engine reports it; None if it does not.
         cached_tokens: prompt tokens the engine says it reused; None if it does not say.
-        uncounted: why `cached_tokens` is None, in words: what stood in its place.
         evaluated_tokens: prompt tokens the engine says it computed; None if it does not say.
         counted_tokens: prompt tokens reused by a second source of the engine's, apart from its answer: a counter, its own positions; None
             if it has none.
@@ -44,6 +43,7 @@ class Completion:
         engine_ttft_ms: the engine's own time to first token, its queue and scheduling included (vLLM); None if it does not say.
         generated_tokens: as the engine reports them.
         first_chunk_tokens: tokens in the first streamed chunk; None when not streamed.
+        uncounted: why `cached_tokens` is None, in words: what stood in its place.
     """
 
     started_at: float
@@ -52,13 +52,13 @@ class Completion:
     token_times_ms: list[float] = field(default_factory=list)
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
-    uncounted: str | None = None
     evaluated_tokens: int | None = None
     counted_tokens: int | None = None
     engine_prompt_ms: float | None = None
     engine_ttft_ms: float | None = None
     generated_tokens: int = 0
     first_chunk_tokens: int | None = None
+    uncounted: str | None = None
 
     @property
     def ttft_ms(self) -> float | None:

@@ -28,6 +28,8 @@ def where(provenance: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
 
     def machine(record: Mapping[str, Any]) -> str:
         host, job = record["host"], record["job"]
+        if job["accelerator"] == "unknown":
+            return f"a running server, asked from {host['cpu']}"
         return str(host["gpus"][0]["name"]) if job["accelerator"] == "cuda" and host["gpus"] else f"{host['cpu']}, {job['threads']} threads"
 
     kinds = " and ".join(dict.fromkeys(map(machine, provenance)))

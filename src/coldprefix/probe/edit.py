@@ -8,11 +8,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from coldprefix.engines.contract import Completion
 from coldprefix.engines.endpoint.openai import OpenAiWire
-from coldprefix.engines.endpoint.session import EndpointSession, together
+from coldprefix.engines.endpoint.session import BLOCK, EndpointSession, together
 from coldprefix.engines.vllm.wire import VllmWire
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import common_prefix
@@ -35,12 +35,13 @@ def read_prompt(path: Path) -> Value:
         raise ColdprefixError(f"cannot read {path}: {error}") from None
     if isinstance(found, dict) and "messages" in found:
         found = found["messages"]
-    chat = isinstance(found, list) and bool(found) and all(isinstance(each, dict) and "role" in each for each in found)
-    if not found or not (chat or isinstance(found, str)):
-        raise ColdprefixError(
-            f'{path} holds no prompt; write text, or in a .json file a list of messages: [{{"role": "user", "content": "..."}}]'
-        )
-    return cast(Value, found)
+    if isinstance(found, str) and found:
+        return found
+    if isinstance(found, list) and found and all(isinstance(each, dict) and "role" in each for each in found):
+        return found
+    raise ColdprefixError(
+        f'{path} holds no prompt; write text, or in a .json file a list of messages: [{{"role": "user", "content": "..."}}]'
+    )
 
 
 def form_of(before: Value, after: Value) -> str:
@@ -96,7 +97,9 @@ class Edit:
         per_token = f", {statistics.median(self.ttft_ms) / self.computed:.3f} a computed token" if self.computed and self.ttft_ms else ""
         lines.append(f"TTFT {shown(self.ttft_ms)} ms{per_token} (n = {len(self.ttft_ms)})")
         if more is not None:
-            lines.append(f"BEFORE asked again {shown(self.again_ms)} ms: the edit costs {more:+.1f} ms")
+            lines.append(
+                f"BEFORE asked again, still there: {shown(self.again_ms)} ms (n = {len(self.again_ms)}); the edit costs {more:+.1f} ms"
+            )
         return "\n".join([*lines, *left])
 
     def _again(self) -> str:
@@ -124,8 +127,8 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
 
     def ask(which: str, value: Value, max_tokens: int, stream: bool) -> Completion:
         if isinstance(wire, OpenAiWire):
-            return together(wire.send(value, max_tokens, stream, known=False))
-        return together(wire.complete(known[which], max_tokens, stream))
+            return together(session.own(lambda: wire.send(value, max_tokens, stream, known=True), stream))
+        return together(session.own(lambda: wire.complete(known[which], max_tokens, stream), stream))
 
     shared = common_prefix(known["before"], known["after"]) if known else None
     seen: list[tuple[int, int | None, float]] = []
@@ -145,7 +148,13 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
             unverified += [done.ttft_ms] if done.cached_tokens is None and done.ttft_ms is not None else []
             continue
         seen.append((done.cached_tokens, done.prompt_tokens or (len(known["after"]) if known else None), done.ttft_ms))
-        again += [repeated.ttft_ms] if repeated.ttft_ms is not None else []
+        # A time of BEFORE is that of a prompt that is still there, or it says nothing.
+        there = (
+            repeated.cached_tokens is not None
+            and repeated.cached_tokens >= (repeated.prompt_tokens or len(known.get("before", ()))) - BLOCK
+        )
+        if there and repeated.cached_tokens and repeated.ttft_ms is not None and repeated.first_chunk_tokens == 1:
+            again.append(repeated.ttft_ms)
     tokens = seen[0][1] if seen else len(known["after"]) if known else None
     reused = seen[0][0] if seen else None
     return Edit(

@@ -69,7 +69,7 @@ def probe(asked: Asked) -> int:
     reports = first.cached_tokens is not None
     with long_lived():
         if prompts:
-            _edit(tell, asked, prompts, form)
+            session, reports = _edit(tell, asked, prompts, form)
         else:
             _cache(tell, asked, session, reports)
     _doubts(tell, session, reports)
@@ -155,14 +155,15 @@ def _cache(tell: Teller, asked: Asked, session: EndpointSession, reports: bool) 
         tell.say("written", "rows", f"{len(rows)} in {asked.out}", folder=str(asked.out))
 
 
-def _edit(tell: Teller, asked: Asked, prompts: Sequence[edit.Value], form: str) -> None:
-    """What the edit of two files costs."""
+def _edit(tell: Teller, asked: Asked, prompts: Sequence[edit.Value], form: str) -> tuple[EndpointSession, bool]:
+    """What the edit of two files costs. Returns the session that asked, and whether what it says is verified."""
     session = EndpointSession("the server", asked.settings, form, asked.timeout_s)
     found = edit.cost_of(session, prompts[0], prompts[1], asked.rounds, lambda number: progress(f"round {number + 1} of {asked.rounds}"))
     progress("")
     tell.head(f"\n  From {asked.before} to {asked.after} ({form}):")
     tell.say("edit", "", found.text(), form=form, **edit.facts(found))
     tell.head("")
+    return session, found.reused is not None
 
 
 def _write(folder: Path, session: EndpointSession, job: Job, rows: list[Row], started: datetime) -> None:
@@ -180,16 +181,14 @@ def _doubts(tell: Teller, session: EndpointSession, reports: bool) -> None:
     """What the probe cannot vouch for."""
     noted = session.noted()
     found = []
-    before_after = [load for load in noted["others_before_and_after"] if load is not None]
-    busy = [load for load in before_after if any(load.values())]
-    foreign = noted["prompt_tokens_of_others"]
-    if not before_after:
+    looks, busy, foreign = noted["looked_for_others"], noted["others_seen"], noted["prompt_tokens_of_others"]
+    if not looks:
         found.append("Other users: it does not tell whether it had any.")
     elif busy or foreign:
-        asked = f", and others sent {foreign} prompt tokens between" if foreign else ""
-        found.append(f"Other users: there were some. Looked at before and after: {before_after}{asked}. Times hold their load.")
+        asked = f", and took {foreign} prompt tokens from them meanwhile" if foreign else ""
+        found.append(f"Other users: there were some. In {busy} of {looks} looks the server worked for them{asked}. Times hold their load.")
     else:
-        found.append("Other users: none were seen when looked at, before and after; between, they may have been.")
+        found.append(f"Other users: none were seen in {looks} looks before requests; between, there may have been some.")
     unknown = [key for key, value in session.in_force().items() if value == "unknown"]
     found.append(
         f"Flags: {', '.join(unknown) or 'none that were asked for'} are unknown; what it says of the others was not checked against its behaviour."

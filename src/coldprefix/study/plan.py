@@ -211,7 +211,8 @@ def _preflight(config: Config, job: Job) -> Job:
         "state": registry.EDITS[0],
         "kinds": [{"configuration": "A128_B128", "lengths": {"A": 128, "B": 128, "Q": 8}, "state": registry.EDITS[0]}],
         "settings": getattr(config, job.engine).model_dump(mode="json") if own else job.settings,
-        "protocol": job.protocol.model_dump() | PREFLIGHT,
+        # What does not report its reuse is refused now, or kept as unverified, as the cells want it.
+        "protocol": job.protocol.model_dump() | PREFLIGHT | ({"max_rejected": job.protocol.max_rejected} if served else {}),
         "code": _code(job.engine, registry.EDITS[0]),
     }
     return Job.model_validate(job.model_dump() | changes)

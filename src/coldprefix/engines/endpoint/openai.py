@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from coldprefix.engines.client import Client, Exchange
@@ -12,6 +13,7 @@ from coldprefix.engines.running import RunningServer
 from coldprefix.engines.wire import Rendered, Wire, count, messages, why_uncounted
 from coldprefix.errors import ColdprefixError, EngineRefusal
 
+TEXT_ONLY = "it takes text only, so what it reused cannot be held against the tokens that were sent"
 REPORTED = ("usage", "prompt_tokens_details", "cached_tokens")
 
 
@@ -44,10 +46,11 @@ class OpenAiWire(Wire):
         raise ColdprefixError("this server does not tell what tokens it makes of a text")
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
-        return self.send(self.render(prompt).value, max_tokens, stream, known=self.takes_ids)
+        done = self.send(self.render(prompt).value, max_tokens, stream, known=self.takes_ids)
+        return done if self.takes_ids or done.cached_tokens is None else replace(done, cached_tokens=None, uncounted=TEXT_ONLY)
 
     def send(self, value: Any, max_tokens: int, stream: bool, known: bool) -> Completion:
-        """As `complete`, of a value as it is. ``known``: are its tokens known, so that the server's count of them can be held against it?"""
+        """As `complete`, of a value as it is. ``known``: does the server's count of its tokens mean something, or is it of words of ours?"""
         body: dict[str, Any] = {"model": self._model, "max_tokens": max_tokens, "stream": stream, "temperature": 0}
         body |= {"stream_options": {"include_usage": True}} if stream else {}
         chat = isinstance(value, list) and bool(value) and isinstance(value[0], dict)

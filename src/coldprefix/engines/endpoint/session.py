@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -76,7 +76,8 @@ class EndpointSession(Session):
         random.Random(salt).shuffle(ids)
         self._ids = ids
         self.salt = salt
-        self._others = [self.server.others()]
+        self._others: list[dict[str, float]] = []
+        self._look()
         self._taken = self.server.prompt_tokens_so_far()
         self._own_tokens = 0
         self.round_trip_ms = self.client.round_trip_ms(self.server.quick)
@@ -100,8 +101,14 @@ class EndpointSession(Session):
         return together(self._ask(prompt, max_tokens, stream))
 
     def _ask(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
-        done = self.wire.complete(self.sent(prompt), max_tokens, stream)
-        self._own_tokens += done.prompt_tokens or len(prompt)
+        return self.own(lambda: self.wire.complete(self.sent(prompt), max_tokens, stream), stream)
+
+    def own(self, ask: Callable[[], Completion], stream: bool) -> Completion:
+        """What ``ask`` comes back with, which counts as ours and not as another user's."""
+        if stream:
+            self._look()
+        done = ask()
+        self._own_tokens += done.prompt_tokens or 0
         return done
 
     def next_token(self, prompt: Sequence[int]) -> NextToken | None:
@@ -136,7 +143,7 @@ class EndpointSession(Session):
 
     def noted(self) -> dict[str, Any]:
         """The way there and the load of others, as they were seen."""
-        self._others.append(self.server.others())
+        self._look()
         ways = self.client.ways
         tls = sorted(way.tls_ms for way in ways if way.tls_ms is not None)
         return {
@@ -145,7 +152,9 @@ class EndpointSession(Session):
             "connect_ms": round(sorted(way.connect_ms for way in ways)[len(ways) // 2], 3),
             "tls_ms": round(tls[len(tls) // 2], 3) if tls else None,
             "round_trip_ms": None if self.round_trip_ms is None else round(self.round_trip_ms, 3),
-            "others_before_and_after": self._others[:1] + self._others[-1:],
+            "looked_for_others": len(self._others),
+            "others_seen": sum(any(load.values()) for load in self._others),
+            "others_most": max((sum(load.values()) for load in self._others), default=None),
             "prompt_tokens_of_others": self.foreign_tokens(),
         }
 
@@ -153,6 +162,11 @@ class EndpointSession(Session):
         """Prompt tokens that the server has taken from others since this session began; None where it does not count."""
         now = self.server.prompt_tokens_so_far()
         return None if now is None or self._taken is None else max(0, now - self._taken - self._own_tokens)
+
+    def _look(self) -> None:
+        """Before a streamed request, when nothing of ours runs: does it work for others?"""
+        load = self.server.others()
+        self._others += [load] if load is not None else []
 
     def process_ids(self) -> list[int]:
         return self._processes

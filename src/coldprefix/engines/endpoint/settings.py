@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from coldprefix.engines.contract import EngineSettings
+from coldprefix.engines.endpoint.address import address_of
+from coldprefix.errors import ColdprefixError
 
 ENGINES = ("llamacpp", "vllm", "openai")  # folders of engines/ that have a running.py; the last is anything else
 # Of the tokens that are drawn; which ones are sent is the session's choice. Trials of a process need five first tokens each.
@@ -21,6 +23,17 @@ class EndpointSettings(EngineSettings):
     url: str = Field(
         description="http://127.0.0.1:8080, https://host/path or unix:///path/to/socket; with or without /v1 at its end. It holds no key."
     )
+
+    @field_validator("url")
+    @classmethod
+    def check_url(cls, url: str) -> str:
+        """Raises ValueError if it is no address, or holds a key."""
+        try:
+            address_of(url)
+        except ColdprefixError as error:
+            raise ValueError(str(error)) from None
+        return url
+
     model: str | None = Field(
         default=None, description="The name under which it serves the model; if none is given, the first that it names."
     )
