@@ -28,6 +28,7 @@ LAYERS = (
         "figures",
         "advice",
         "traces",
+        "load",
     ),
     "report",
 )

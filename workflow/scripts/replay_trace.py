@@ -73,7 +73,7 @@ def main() -> None:
     rows, known = [], []
     with tempfile.TemporaryDirectory(prefix="coldprefix-trace-") as folder:
         for name, values in zip(ARRAYS, (np.concatenate(prompts), [len(ids) for ids in prompts], lines), strict=True):
-            np.save(Path(folder) / f"{name}.npy", values)
+            np.save(Path(folder) / f"{name}.npy", np.asarray(values))
         for process in range(arguments.processes):
             log = arguments.log.with_suffix(f".{process}{arguments.log.suffix}") if process else arguments.log
             program = [str(Path(__file__).with_name("in_environment.py")), Path(__file__).stem, "--plan", str(arguments.plan)]

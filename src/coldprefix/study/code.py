@@ -42,6 +42,8 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "advise": (*STUDY, "figures", "advice"),
     "trace": (*STUDY, "figures", "traces"),
     "replay_trace": (*GROUND, "setup", "engines", "measure", *(f"traces/{name}" for name in REPLAY)),
+    "measure_load": (*GROUND, "setup", "engines", "measure", "load/__init__.py", "load/clients.py"),
+    "draw_load": (*STUDY, "figures", "load"),
     "calibrate": (*SUMMARIES, "engines/llamacpp", "engines/vllm", "instrument"),
     "time_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
     "compare_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
