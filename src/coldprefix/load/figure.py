@@ -50,7 +50,7 @@ def draw(found: pl.DataFrame, rows: pl.DataFrame, records: Sequence[Mapping[str,
 
 def _said(rows: pl.DataFrame, records: Sequence[Mapping[str, Any]]) -> str:
     weights, machine = captions.where(records)
-    processes = rows.group_by("phase", "variant").agg(pl.col("engine_process").n_unique())["engine_process"]
+    processes = [int(n) for n in rows.group_by("phase", "variant").agg(pl.col("engine_process").n_unique())["engine_process"]]
     rejected = rows["rejection"].is_not_null().sum()
-    spans = f"{processes.min()}" if processes.min() == processes.max() else f"{processes.min()} to {processes.max()}"
+    spans = f"{min(processes)}" if min(processes) == max(processes) else f"{min(processes)} to {max(processes)}"
     return f"Weights: {weights}. {machine}.\n{spans} engine processes, {rows.height} requests, {rejected} rejected.\nBars: {captions.INTERVAL}."
