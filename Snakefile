@@ -18,6 +18,7 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/layout.smk"
 include: "workflow/rules/trace.smk"
+include: "workflow/rules/load.smk"
 include: "workflow/rules/cluster.smk"  # last: it looks at all rules
 
 

@@ -29,6 +29,7 @@ LAYERS = (
         "figures",
         "advice",
         "traces",
+        "load",
     ),
     "report",
     "artifact",

@@ -85,7 +85,12 @@ ENGINES = {"measure", "aggregate", "check_claims", "plot", "build_report", "comp
         ("engines/chatml.jinja", "im_start", "im_end", ENGINES),
         ("engines/llamacpp/server.py", "grace_s=5.0", "grace_s=6.0", ENGINES),
         ("measure/edits/miss.py", "b + parts.q", "q + parts.b", {"measure", "time_peers", "check_claims"}),
-        ("analysis/statistics.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9", set(code.PROGRAMS) - {"measure"}),
+        (
+            "analysis/statistics.py",
+            "CONFIDENCE = 0.95",
+            "CONFIDENCE = 0.9",
+            set(code.PROGRAMS) - {"measure", "replay_trace", "measure_load"},
+        ),
         ("figures/style.py", "GROUP = 0.76", "GROUP = 0.7", {"plot", "build_report", "compare_runs"}),
     ],
 )

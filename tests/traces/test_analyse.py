@@ -147,6 +147,13 @@ def test_the_same_hash_gives_the_same_tokens(tmp_path: Path) -> None:
     assert shared == [16, 32]
 
 
+def test_the_tokens_of_a_million_prompts_are_counted(tmp_path: Path) -> None:
+    rows = analyse(written(tmp_path / "t", [hashes([1], 16)] * 3), Options(block=16, sizes=(16,))).rows
+    large = rows.with_columns(pl.lit(2**30, pl.Int32).alias(name) for name in ("prompt_tokens", "ideal_tokens", "lru_16"))
+    total = sums(large)
+    assert total["prompt"] == total["ideal"] == total["lru"][16] == 3 * 2**30
+
+
 # --- texts and token ids --------------------------------------------------------------------------------------------------------
 
 

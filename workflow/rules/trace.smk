@@ -24,14 +24,14 @@ if STUDY.config.trace:
         resources:
             machine=100,
         params:
-            program=command_of("replay_trace"),
+            program=command_of("replay_trace", "--plan", PLAN),
             job=lambda wildcards: STUDY.preflights[wildcards.asked].digest,
             asked=TRACE.replay_arguments,
             code=digest("replay_trace"),
         message:
             "{wildcards.asked}: replaying {input.trace}"
         shell:
-            "{params.program} {input.trace:q} --plan {PLAN:q} --phase {wildcards.asked:q} {params.asked}"
+            "{params.program} {input.trace:q} --phase {wildcards.asked:q} {params.asked}"
             " --out {output.rows:q} --log {log:q}"
 
     rule trace:
@@ -47,7 +47,7 @@ if STUDY.config.trace:
         log:
             "results/logs/trace.log",
         params:
-            program=command_of("trace"),
+            program=command_of("trace", "--plan", PLAN),
             asked=TRACE.arguments,
             look=STUDY.config.figures.model_dump_json(),
             replays=lambda wildcards, input: "--replays" if input.replays else "",
@@ -55,5 +55,5 @@ if STUDY.config.trace:
         message:
             "analysing {input.trace}"
         shell:
-            "{params.program} {input.trace:q} --plan {PLAN:q} {params.asked} {params.replays} {input.replays:q}"
+            "{params.program} {input.trace:q} {params.asked} {params.replays} {input.replays:q}"
             " --out results/trace --figure {output.figure:q} 2>&1 | tee -i {log:q} >&2"

@@ -29,7 +29,7 @@ from coldprefix.study import registry
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", help="measure, preflight or time_peers")
+    parser.add_argument("program", help="measure, preflight, time_peers, replay_trace or measure_load")
     parser.add_argument("--plan", type=Path, required=True, help="results/plan.json, which snakemake writes")
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--cell", help="its job is what the program needs")

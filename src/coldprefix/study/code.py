@@ -17,6 +17,18 @@ SCRIPTS = SOURCE.parents[1] / "workflow" / "scripts"
 GROUND = ("*.py", "process", "data")
 ENGINES = ("setup", "engines/*.py", "engines/*.jinja", "measure/*.py", "measure/edits/__init__.py")
 SUMMARIES = (*GROUND, *ENGINES, "analysis")
+REPLAY = (
+    "__init__.py",
+    "analyse.py",
+    "blocks.py",
+    "breaks.py",
+    "prompts.py",
+    "reading.py",
+    "replay.py",
+    "tokens.py",
+    "tree.py",
+    "chatml.jinja",
+)
 STUDY = (*SUMMARIES, "engines", "measure", "models", "study")
 
 # program of workflow/scripts: what it may import, as folders and files of src/coldprefix
@@ -29,7 +41,9 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "compare_runs": (*STUDY, "figures"),
     "advise": (*STUDY, "figures", "advice"),
     "trace": (*STUDY, "figures", "traces"),
-    "replay_trace": (*SUMMARIES, "engines", "measure", "traces"),
+    "replay_trace": (*GROUND, "setup", "engines", "measure", *(f"traces/{name}" for name in REPLAY)),
+    "measure_load": (*GROUND, "setup", "engines", "measure", "load/__init__.py", "load/clients.py"),
+    "draw_load": (*STUDY, "figures", "load"),
     "calibrate": (*SUMMARIES, "engines/llamacpp", "engines/vllm", "instrument"),
     "time_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),
     "compare_peers": (*SUMMARIES, "engines/llamacpp", "measure/edits/miss.py", "instrument"),

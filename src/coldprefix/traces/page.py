@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -122,7 +121,8 @@ def quoted(text: str | None) -> str:
     """A trace's text in a cell of a table: one line, and no markup."""
     if text is None:
         return "-"
-    return "`" + json.dumps(text, ensure_ascii=False)[1:-1].replace("`", "'").replace("|", "\\|") + "`"
+    shown = "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode() for letter in text)
+    return "`" + shown.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def milliseconds(replay: Replayed | None, tokens: float) -> str:

@@ -29,7 +29,7 @@ def arguments(job: Job) -> dict[str, Any]:
         "dtype": dtype,
         "max_model_len": context,
         "max_num_batched_tokens": settings.batch_tokens,
-        "max_num_seqs": 1,  # one request at a time, as llama.cpp's one slot
+        "max_num_seqs": settings.sequences,
         "enable_prefix_caching": settings.prefix_caching,
         "enforce_eager": is_eager(job),
         "trust_remote_code": False,

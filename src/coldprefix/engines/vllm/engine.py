@@ -35,6 +35,7 @@ class VllmSettings(EngineSettings):
         ge=16,
         description="max_num_batched_tokens: most tokens computed in one step; a longer prompt is computed in several (chunked prefill).",
     )
+    sequences: int = Field(default=1, ge=1, description="max_num_seqs: requests computed at the same time; the protocol sends one.")
     kv_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] = Field(
         description="Type of the cached keys and values; auto is that of the model. Not every platform has the others."
     )
