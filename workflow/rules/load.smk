@@ -45,6 +45,7 @@ rule load:
         "results/logs/load.log",
     params:
         program=command_of("draw_load", "--plan", PLAN),
+        caption=caption,
         look=STUDY.config.figures.model_dump_json(),
         code=digest("draw_load"),
     message:

@@ -48,6 +48,7 @@ if STUDY.config.trace:
             "results/logs/trace.log",
         params:
             program=command_of("trace", "--plan", PLAN),
+            caption=caption,
             asked=TRACE.arguments,
             look=STUDY.config.figures.model_dump_json(),
             replays=lambda wildcards, input: "--replays" if input.replays else "",

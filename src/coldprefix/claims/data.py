@@ -12,7 +12,7 @@ from coldprefix.analysis.statistics import FEWEST_PROCESSES, FEWEST_TRIALS, Scal
 from coldprefix.claims.effect import Effect, measured
 from coldprefix.job import cell_of
 from coldprefix.strict import Strict
-from coldprefix.study.config import PhaseName, State
+from coldprefix.study.config import EnginePhase, State
 
 VALUE = "value"  # the column of a sample that is looked at
 
@@ -20,7 +20,7 @@ VALUE = "value"  # the column of a sample that is looked at
 class CellName(Strict):
     """A cell of trials.parquet, as claims.yaml writes it."""
 
-    phase: PhaseName
+    phase: EnginePhase
     variant: str = "main"
     configuration: str
     state: State

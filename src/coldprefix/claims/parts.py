@@ -17,10 +17,10 @@ from coldprefix.claims.effect import Effect, Judge, combined, inside, measured
 from coldprefix.claims.verdict import Part, show, show_effect
 from coldprefix.data.tables import METRICS, TRIALS
 from coldprefix.strict import OneOf
-from coldprefix.study.config import PhaseName
+from coldprefix.study.config import EnginePhase
 
 Metric = Annotated[str, OneOf("metric", lambda: [m for m in METRICS if m in TRIALS] + [c for c in TRIALS if c.endswith("_tokens")])]
-Phases = Annotated[tuple[PhaseName, ...], Field(min_length=1)]
+Phases = Annotated[tuple[EnginePhase, ...], Field(min_length=1)]
 
 
 def missing_of(samples: Iterable[Sample]) -> str | None:

@@ -21,9 +21,9 @@ from coldprefix.study import registry
 from coldprefix.study.machine import resolve_accelerator
 from coldprefix.study.trace_keys import TraceKeys
 
-PhaseName = Annotated[
-    str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)
-]  # of `registry.phases`, or of an endpoint: see check_phases
+# Of `registry.phases`, or of an endpoint: see check_phases.
+PhaseName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)]
+EnginePhase = Annotated[str, OneOf("phase", registry.phases)]  # what claims are about
 
 
 def _state(value: str) -> str:

@@ -13,14 +13,14 @@ from coldprefix.claims.effect import Effect, between, combined
 from coldprefix.claims.parts import missing_of, ratio_of, repeated_note
 from coldprefix.claims.verdict import Outcome, Part, combine, show, show_effect
 from coldprefix.strict import Strict
-from coldprefix.study.config import PhaseName
+from coldprefix.study.config import EnginePhase
 
 
 class Parameters(Strict):
     """The HTTP and the Python phase of one engine, with the same libraries or not."""
 
-    http: PhaseName = "phase3a"
-    python: PhaseName = "phase3b"
+    http: EnginePhase = "phase3a"
+    python: EnginePhase = "phase3b"
     variant: str = "main"
     repeated: str = "confound/repeated"
     repeated_configuration: str = "A512_B256"

@@ -16,7 +16,7 @@ from coldprefix.claims.verdict import Outcome, Part, combine, limits, show
 from coldprefix.errors import ColdprefixError
 from coldprefix.setup.building import ROOT
 from coldprefix.strict import Strict
-from coldprefix.study.config import PhaseName
+from coldprefix.study.config import EnginePhase
 
 FILE = ROOT / "study" / "original.csv"
 HARDWARE = "GTX 1650"
@@ -28,7 +28,7 @@ GPT2_MATRICES = 12 * 12 * 768**2  # parameters of the matrices that a token is m
 class Reported(Strict):
     """A row of study/original.csv; empty where the report does not say."""
 
-    phase: PhaseName
+    phase: EnginePhase
     configuration: str = ""
     condition: str = ""
     metric: str

@@ -11,13 +11,13 @@ from coldprefix.claims.effect import Effect, combined, measured
 from coldprefix.claims.parts import missing_of, no_interval
 from coldprefix.claims.verdict import Outcome, Part, combine, show, show_effect
 from coldprefix.strict import Strict
-from coldprefix.study.config import PhaseName
+from coldprefix.study.config import EnginePhase
 
 
 class Parameters(Strict):
     """What transport and harness add to a miss, against what the miss costs."""
 
-    phase: PhaseName = "phase3a"
+    phase: EnginePhase = "phase3a"
     variant: str = "main"
     configurations: tuple[str, ...] = ()
     hides_from_pct: float = Field(default=100, gt=0)

@@ -7,7 +7,7 @@ from coldprefix.claims.data import CellName, Data
 from coldprefix.claims.parts import lost_part, missing_of, ratio_of
 from coldprefix.claims.verdict import Outcome, Part, combine, show, show_effect
 from coldprefix.strict import Strict
-from coldprefix.study.config import PhaseName
+from coldprefix.study.config import EnginePhase
 
 REFUSED = "the engine refused"  # how measure/protocol.py begins the rejection of a request that an engine would not take
 
@@ -15,7 +15,7 @@ REFUSED = "the engine refused"  # how measure/protocol.py begins the rejection o
 class Parameters(Strict):
     """Slots that share a context, against a control with room for each."""
 
-    phase: PhaseName = "phase3a"
+    phase: EnginePhase = "phase3a"
     configuration: str = "A256_B512"
     shared: str = "slots/unified_1024"
     control: str = "slots/split_1024"
