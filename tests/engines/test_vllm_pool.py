@@ -32,7 +32,12 @@ def test_of_a_small_pool_the_memory_that_was_allowed_says_nothing(
     make_job: MakeJob, tmp_path: Path, override: int | None, told: tuple[Any, int | None]
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    cache = {"num_gpu_blocks": 64, "block_size": 32, "kv_cache_memory_bytes": 64 * 32 * 4096, "num_gpu_blocks_override": override}
+    cache: dict[str, Any] = {
+        "num_gpu_blocks": 64,
+        "block_size": 32,
+        "kv_cache_memory_bytes": 64 * 32 * 4096,
+        "num_gpu_blocks_override": override,
+    }
     cache |= {"enable_prefix_caching": True, "cache_dtype": "auto", "prefix_cache_retention_interval": 0, "mamba_cache_mode": "none"}
     scheduler = {"max_num_batched_tokens": 2048, "max_num_seqs": 1, "enable_chunked_prefill": True, "async_scheduling": False}
     config = {

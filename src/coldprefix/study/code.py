@@ -73,9 +73,13 @@ def digest(program: str, **names: str) -> str:
 @cache
 def _meaning(file: Path) -> str:
     """A module without what does nothing: comments, layout, docstrings, the package's version. Other files as they are."""
-    if file.suffix != ".py":
-        return sha256_of(file.read_bytes())
-    tree = ast.parse(file.read_bytes())
+    content = file.read_bytes()
+    return _meaning_of(content) if file.suffix == ".py" else sha256_of(content)
+
+
+@cache
+def _meaning_of(module: bytes) -> str:
+    tree = ast.parse(module)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [statement for statement in node.body if not _says_nothing(statement)] or [ast.Pass()]
