@@ -189,9 +189,13 @@ def test_a_job_whose_time_is_over(run: Run, nodes: Path) -> None:
     ended(run, "out of time (1 minute)", began, PATIENCE_S)
 
 
-def test_a_job_that_takes_more_memory_than_it_asked_for(run: Run) -> None:
+def test_a_job_that_takes_more_memory_than_it_asked_for(run: Run, nodes: Path) -> None:
     run.start(TARGET, *VARY, "--set-resources", "phase4:mem_mb=30")
     began = time.monotonic()
+    assert run.process is not None and run.process.wait(PATIENCE_S) == 1, run.output()[-3000:]
+    logs = [*(run.folder / ".snakemake/slurm_logs").rglob("*.log"), *(nodes / "log").iterdir()]
+    found = [line for file in logs for line in file.read_text(errors="replace").splitlines() if "exceeded memory limit" in line.lower()]
+    assert found, [file.read_text(errors="replace")[-1500:] for file in logs]
     ended(run, "out of memory (30 MB)", began, PATIENCE_S)
 
 
