@@ -15,7 +15,7 @@ from null_engine import NullSession
 from coldprefix.engines.contract import Completion
 from coldprefix.errors import ColdprefixError
 from coldprefix.figures import style
-from coldprefix.load.clients import OTHER, SCHEMA, Shape, check, run
+from coldprefix.load.clients import LATE, OTHER, SCHEMA, Shape, check, run
 from coldprefix.load.figure import draw
 from coldprefix.load.table import table
 from coldprefix.study.config import Config
@@ -65,9 +65,10 @@ def _named(process: int) -> Busy:
 
 def test_every_answer_is_verified_and_the_other_client_hits_and_misses(rows: pl.DataFrame) -> None:
     assert not rows["rejection"].drop_nulls().len()
-    steady, other = rows.filter(pl.col("client") != OTHER), rows.filter(client=OTHER)
+    steady, other, late = rows.filter(pl.col("client") >= 0), rows.filter(client=OTHER), rows.filter(client=LATE)
     assert (steady["cached_tokens"] == 64).all() and (steady["prompt_tokens"] == 68).all()
     assert set(other.filter(state="hit")["cached_tokens"]) == {128} and set(other.filter(state="miss")["cached_tokens"]) == {0}
+    assert (late["cached_tokens"] == 64).all() and late.height == 3 * 2 * 3 * 2
     # 3 processes, 2 rounds, 3 states: 1 and 3 clients with two requests each, and the other one in two of the states
     assert steady.height == 3 * 2 * 3 * (1 + 3) * 2 and other.height == 3 * 2 * 2 * 2
 

@@ -107,6 +107,12 @@ def test_fields_are_found_in_a_template_that_trims_and_cuts(tmp_path: Path) -> N
     assert shown["messages[0].content"] == "hello" and shown["tools[0].name"] == "x y"
 
 
+def test_where_a_template_looks_into_a_text_its_place_is_unknown_and_not_wrong(tmp_path: Path) -> None:
+    own = Tokenizer(tokenizer_in(tmp_path, "{% for m in messages %}{{ m.content | length }} letters: {{ m.content }}{% endfor %}"))
+    prompt = own.chat(Chat([{"role": "user", "content": "hello"}], []))
+    assert prompt.text == "5 letters: hello" and prompt.field_at(11) is None
+
+
 def test_parameters_have_no_names_of_their_own(tokenizer: Tokenizer) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"secret": {"description": "a word"}}}}}
     names = {field.name for field in tokenizer.chat(Chat(chat("s")["messages"], [tool])).fields}

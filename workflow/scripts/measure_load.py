@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="the engine's own output")
     arguments = parser.parse_args()
     asked = read_job(arguments.plan, "preflight", arguments.phase)
-    job = job_for(asked, max(arguments.clients), arguments.batch_tokens)
+    job = job_for(asked, max(arguments.clients) + 1, arguments.batch_tokens)
     variant = f"batch {arguments.batch_tokens}" if arguments.batch_tokens else "default"
     weights = weights_of(arguments.models, job.model.name, load(job.engine).weights)
     shape, what = clients.Shape(), f"{job.phase} load"
@@ -56,7 +56,7 @@ def main() -> None:
             log = arguments.log.with_suffix(f".{process}{arguments.log.suffix}") if process else arguments.log
             with open_session(job, weights, log, None, process) as session, long_lived():
                 record["in_force"] = session.in_force()
-                check_in_force(record["in_force"], job, max(arguments.clients), arguments.batch_tokens, shape)
+                check_in_force(record["in_force"], job, max(arguments.clients) + 1, arguments.batch_tokens, shape)
                 keys = {"phase": job.phase, "variant": variant, "process": process}
                 seed = [job.protocol.seed, process]
                 rows += clients.run(session, job.model.vocabulary, arguments.clients, arguments.rounds, shape, seed, keys)

@@ -26,6 +26,8 @@ from coldprefix.measure.verify import rejection
 
 STATES = ("none", "hit", "miss")  # what the other client does
 OTHER = -1  # its number
+LATE = -2  # of a steady client whose request comes right after the other one's
+LATE_MS = 5.0
 Row = dict[str, Any]
 ROWS: dict[str, tuple[pl.DataType, str]] = {
     "phase": (pl.String(), "the backend"),
@@ -35,7 +37,7 @@ ROWS: dict[str, tuple[pl.DataType, str]] = {
     "clients": (pl.Int32(), "steady clients at the same time"),
     "round": (pl.Int32(), "which round of this process; each has one request of the other client at most"),
     "state": (pl.String(), "what the other client sends in this round: none, hit or miss"),
-    "client": (pl.Int32(), "a steady client, from 0; -1: the other one"),
+    "client": (pl.Int32(), "a steady client, from 0; -1: the other one; -2: a steady one whose request comes 5 ms after the other one's"),
     "number": (pl.Int32(), "which of the client's requests in this round"),
     "prompt_tokens": (pl.Int32(), "tokens that were sent"),
     "cached_tokens": (pl.Int32(), "prompt tokens that the engine says it reused"),
@@ -95,7 +97,10 @@ def run(session: Session, vocabulary: int, levels: Sequence[int], rounds: int, s
     """
     draw = Draw(vocabulary, seed)
     chance = random.Random(str(list(seed)))
-    prefixes = {client: draw.part(shape.prefix) for client in range(max(levels))} | {OTHER: draw.part(shape.other)}
+    prefixes = {client: draw.part(shape.prefix) for client in range(max(levels))} | {
+        OTHER: draw.part(shape.other),
+        LATE: draw.part(shape.prefix),
+    }
     _Round(session, draw, prefixes, max(levels), STATES[0], replace(shape, requests=1), 0.0).rows()  # an engine's first round is slow
     load = Load(session.process_ids())
     rows: list[Row] = []
@@ -111,7 +116,9 @@ def run(session: Session, vocabulary: int, levels: Sequence[int], rounds: int, s
             own = {"round": number, "clients": clients, "state": state, "foreign_cpu": machine, "engine_process": session.identity}
             rows += [keys | own | row for row in done]
             if state == STATES[0]:
-                waits[clients] = statistics.median((row["ttft_ms"] or 0.0) + 0.3 * _streaming_ms(row) for row in done if not row["number"])
+                waits[clients] = statistics.median(
+                    (row["ttft_ms"] or 0.0) + 0.3 * _streaming_ms(row) for row in done if not row["number"] and row["client"] >= 0
+                )
     return rows
 
 
@@ -126,9 +133,10 @@ class _Round:
         self, session: Session, draw: Draw, prefixes: dict[int, list[int]], clients: int, state: str, shape: Shape, wait_ms: float
     ) -> None:
         self._session, self._shape, self._state, self._wait_ms = session, shape, state, wait_ms
-        self._who = [*range(clients), *([OTHER] if state != STATES[0] else [])]
+        self._who = [*range(clients), LATE, *([OTHER] if state != STATES[0] else [])]
         # Drawn before the clock runs, and each client's memory warmed as the engine's is.
         self._prompts = {who: [prefixes[who] + draw.part(shape.added) for _ in range(shape.requests)] for who in range(clients)}
+        self._prompts[LATE] = [prefixes[LATE] + draw.part(shape.added)]
         if state != STATES[0]:
             self._prompts[OTHER] = [(prefixes[OTHER] if state == "hit" else draw.part(shape.other)) + draw.part(shape.added)]
         self._memories: dict[int, Memory] = {}
@@ -154,8 +162,8 @@ class _Round:
     def _client(self, who: int) -> None:
         try:
             self._barrier.wait()
-            if who == OTHER:
-                time.sleep(self._wait_ms / 1e3)
+            if who in (OTHER, LATE):
+                time.sleep((self._wait_ms + LATE_MS * (who == LATE)) / 1e3)
             for prompt in self._prompts[who]:
                 tokens = 1 if who == OTHER else self._shape.generated
                 promise = self._memories[who].ask(prompt, tokens)

@@ -34,17 +34,18 @@ def draw(found: pl.DataFrame, rows: pl.DataFrame, records: Sequence[Mapping[str,
                 error = [[style.errors(row)[side][0] for row in shown] for side in (0, 1)]
                 own.errorbar(x, y, error, color=colour, marker=marker, markersize=3, linewidth=0.9, elinewidth=0.6, label=name)
             own.set_xscale("log", base=2)
-            own.set_ylim(bottom=0)
             if not across:
                 own.set_ylabel(label.replace("time between two", "time between\ntwo"))
         levels = sorted(set(found["clients"]))
         axes[-1, across].set_xticks(levels, [str(level) for level in levels])
         axes[-1, across].set_xlabel("steady clients")
+    for down in range(len(METRICS)):  # when all is drawn: the panels of a row share their axis
+        axes[down, 0].set_ylim(0, axes[down, 0].get_ylim()[1])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), title="another client sends", loc="outside upper center", ncols=3)
     said = _said(rows, records)
     captions.note(figure, said, settings.font_pt)
-    text = "Longest time between two tokens of requests that were being answered when another client's request came, and time to first token of those sent"
-    text += " while it waited for its first token; where it sends nothing, of the first and of the later requests of a round."
+    text = "Longest time between two tokens of requests that were being answered when another client's request came, and time to first token of a"
+    text += " steady client's hit that was sent 5 ms after it; where it sends nothing, of the first requests of a round, and of one sent at that time."
     return style.Drawing(figure, found, f"{text} {said.replace(chr(10), ' ')}")
 
 
@@ -53,4 +54,4 @@ def _said(rows: pl.DataFrame, records: Sequence[Mapping[str, Any]]) -> str:
     processes = [int(n) for n in rows.group_by("phase", "variant").agg(pl.col("engine_process").n_unique())["engine_process"]]
     rejected = rows["rejection"].is_not_null().sum()
     spans = f"{min(processes)}" if min(processes) == max(processes) else f"{min(processes)} to {max(processes)}"
-    return f"Weights: {weights}. {machine}.\n{spans} engine processes, {rows.height} requests, {rejected} rejected.\nBars: {captions.INTERVAL}."
+    return f"Weights: {weights}. {machine}.\n{spans} engine process{'' if max(processes) == 1 else 'es'} each, {rows.height} requests, {rejected} rejected.\nBars: {captions.INTERVAL}."

@@ -7,13 +7,17 @@ from typing import Any
 import polars as pl
 
 from coldprefix.analysis.statistics import Estimate, student
-from coldprefix.load.clients import OTHER, STATES
+from coldprefix.load.clients import LATE, STATES
 
-# What is looked at, of which requests: those that were being answered when the other client's came, and those that were sent while it waited. Where
-# it sends nothing, the same places in the order of a round.
+# What is looked at, of which requests: those that were being answered when the other client's came (where it sends nothing, the first ones of a
+# round), and the one that comes right after it.
 METRICS = {
-    "longest_gap_ms": ("longest time between two tokens (ms)", pl.col("streaming"), pl.col("number") == 0),
-    "ttft_ms": ("TTFT (ms)", pl.col("during"), pl.col("number") > 0),
+    "longest_gap_ms": (
+        "longest time between two tokens (ms)",
+        (pl.col("client") >= 0) & pl.col("streaming"),
+        (pl.col("client") >= 0) & (pl.col("number") == 0),
+    ),
+    "ttft_ms": ("TTFT (ms)", pl.col("client") == LATE, pl.col("client") == LATE),
 }
 KEYS = ["phase", "variant", "clients", "state"]
 
@@ -21,7 +25,7 @@ KEYS = ["phase", "variant", "clients", "state"]
 def values(rows: pl.DataFrame, metric: str) -> pl.DataFrame:
     """The median of each engine process: KEYS, engine_process, "value", and "n" requests that it is made of."""
     _, with_other, without = METRICS[metric]
-    used = rows.filter(pl.col("rejection").is_null() & (pl.col("client") != OTHER))
+    used = rows.filter(pl.col("rejection").is_null())
     used = used.filter(pl.when(pl.col("state") == STATES[0]).then(without).otherwise(with_other.fill_null(False)))
     return used.drop_nulls(metric).group_by(*KEYS, "engine_process", maintain_order=True).agg(value=pl.col(metric).median(), n=pl.len())
 

@@ -75,7 +75,7 @@ class Prompt:
     def field_at(self, token: int) -> str | None:
         """The field that a token lies in: "messages[2].content"; between two, what the template writes before the next one. None: unknown."""
         if not self.fields or self.starts is None:
-            return "text" if self.text is not None else None
+            return None
         place = int(self.starts[token]) if token < len(self.ids) else len(self.text or "")
         i = bisect.bisect_right([each.start for each in self.fields], place) - 1
         if i >= 0 and place < self.fields[i].end:
@@ -137,7 +137,7 @@ class Tokenizer:
 
     def text(self, text: str) -> Prompt:
         """A text as the completions API takes it: with the special tokens that the tokenizer adds by itself."""
-        return self._encoded(text, special=True)
+        return self._encoded(text, special=True, fields=(Field("text", 0, len(text)),))
 
     def decode(self, ids: Ids) -> str:
         """The text of token ids."""
