@@ -40,7 +40,7 @@ def draw(found: pl.DataFrame, rows: pl.DataFrame, records: Sequence[Mapping[str,
         axes[-1, across].set_xticks(levels, [str(level) for level in levels])
         axes[-1, across].set_xlabel("steady clients")
     for down in range(len(METRICS)):  # when all is drawn: the panels of a row share their axis
-        axes[down, 0].set_ylim(0, axes[down, 0].get_ylim()[1])
+        axes[down, 0].set_ylim(0, 1.05 * axes[down, 0].get_ylim()[1])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), title="another client sends", loc="outside upper center", ncols=3)
     said = _said(rows, records)
     captions.note(figure, said, settings.font_pt)

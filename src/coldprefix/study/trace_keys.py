@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from coldprefix.strict import Strict, as_list, as_number
+
+
+def _sizes(value: Any) -> Any:
+    """`--config trace_cache_tokens=64` arrives as a number."""
+    return [value] if isinstance(value, int) else as_list(value)
 
 
 class TraceKeys(Strict):
@@ -24,6 +29,6 @@ class TraceKeys(Strict):
     trace_block_tokens: Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(as_number)] = Field(
         default="auto", description="Tokens of a block of the caches. auto: of hashes what the trace's own lengths say, else 16."
     )
-    trace_cache_tokens: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(as_list)] = Field(
+    trace_cache_tokens: Annotated[list[Annotated[int, Field(ge=1)]], BeforeValidator(_sizes)] = Field(
         default=[16384, 262144, 4194304], description="Sizes of caches, in tokens, of which it is said what they would reuse."
     )
