@@ -8,19 +8,30 @@ reference/NAME/
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coldprefix.data.raw import sealed
 from coldprefix.errors import ColdprefixError
 from coldprefix.files import read_json, sha256_of_file, write_json
 from coldprefix.setup.building import ROOT
 
 FOLDER = ROOT / "reference"
 # Below results/: what was measured, and what is made from it. A folder stands for all in it.
-MEASURED = ("plan.json", "raw", "setup", "preflight", "calibration", "peers/rounds.parquet", "peers/rounds.parquet.sha256")
+MEASURED = (
+    "plan.json",
+    "raw",
+    "setup",
+    "preflight",
+    "calibration",
+    "peers/rounds.parquet",
+    "peers/rounds.parquet.sha256",
+    "floor/card.json",
+)
 MADE = (
     *(f"{table}.parquet{seal}" for table in ("summary", "self_check", "claims") for seal in ("", ".sha256")),
     *("summary.txt", "claims.md", "peers/peers.parquet", "peers/peers.parquet.sha256", "peers/peers.txt"),
@@ -81,8 +92,12 @@ def named(name: str, folder: Path = FOLDER) -> Reference:
     return found[name]
 
 
-def keep(run: Path, target: Path) -> Reference:
+def keep(run: Path, target: Path, words: Mapping[str, str] | None = None) -> Reference:
     """Make a reference of a finished run: the folder in which Snakemake ran, with results/ and figures/.
+
+    Args:
+        words: by folders of the machine that measured what stands in their place in its records, which are sealed again; rows stay as
+            they are. Of records that an earlier version wrote: today's name no folder of a machine.
 
     Raises:
         ColdprefixError: the run is not finished, or the reference exists.
@@ -95,10 +110,15 @@ def keep(run: Path, target: Path) -> Reference:
     try:
         for cell in plan["cells"]:
             for name in ("requests.parquet", "provenance.json"):
-                _copy(run / "results" / "raw" / cell / name, partial / "results" / "raw" / cell / name)
+                _copy(run / "results" / "raw" / cell / name, partial / "results" / "raw" / cell / name, words=words)
         for name in MEASURED:
             if name != "raw":
-                _copy(run / "results" / name, partial / "results" / name, may_lack=name.startswith(("peers", "calibration")))
+                _copy(
+                    run / "results" / name,
+                    partial / "results" / name,
+                    may_lack=name.startswith(("peers", "calibration", "floor")),
+                    words=words,
+                )
         for name in MADE:
             _copy(run / "results" / name, partial / "expected" / "results" / name, may_lack=name.startswith("peers"))
         for file in sorted((run / "figures").glob("*")):
@@ -110,14 +130,27 @@ def keep(run: Path, target: Path) -> Reference:
     return Reference(target)
 
 
-def _copy(source: Path, target: Path, may_lack: bool = False) -> None:
+def _copy(source: Path, target: Path, may_lack: bool = False, words: Mapping[str, str] | None = None) -> None:
     if source.is_dir():
-        shutil.copytree(source, target)
+        for file in sorted(source.iterdir()):
+            _copy(file, target / file.name, words=words)
     elif source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        if words and source.suffix == ".json":
+            _write_with(words, source, target)
+        else:
+            shutil.copyfile(source, target)
     elif not may_lack:
         raise ColdprefixError(f"{source} is missing: the run is not finished, or `snakemake` was not asked for all of it")
+
+
+def _write_with(words: Mapping[str, str], source: Path, target: Path) -> None:
+    """A record with words in the place of folders; one that was sealed is sealed again."""
+    text = source.read_text()
+    for folder, word in words.items():
+        text = text.replace(f"{folder}/", f"{word}/")
+    record = json.loads(text)
+    write_json(target, sealed(record) if "record_sha256" in record else record)
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -95,6 +95,10 @@ def stages(reference: Reference) -> list[list[Program]]:
         peers |= {"trials": "results/experiments/main/trials.parquet"} if "main" in plan["experiments"] else {}
         drawn.append(Program("compare_peers", "the peers", peers))
         report |= {"peers": "results/peers/peers.txt"}
+    card = shipped / "floor" / "card.json"
+    if card.exists():
+        drawn.append(Program("floor", "figure floor", asked | everything | {"card": card, "out": _files("floor")}))
+        pictures.append("floor")
     report |= {"figures": [f"figures/{name}.png" for name in pictures], "out": "results/report.html"}
     return [tables, drawn, [Program("build_report", "the report", report)]]
 
