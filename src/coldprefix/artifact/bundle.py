@@ -17,12 +17,12 @@ LIMIT_MB = 20  # of the shipped data
 LISTED = "FILES"  # in the tarball: what belongs to it, since it has no git
 # What a published file must not hold. Paths of a machine are told by their first folder.
 TOLD = {
-    "an absolute path of a machine": re.compile(rb"(?<![\w.$}])/(?:root|home|work|Users|mnt|data/[a-z]+)/[\w.-]+"),
+    "an absolute path of a machine": re.compile(rb"(?<![\w.$}])/(?:root|home|work|Users|mnt|opt/[a-z]+)/[\w.-]+"),
     "a token of the Hub": re.compile(rb"\bhf_[A-Za-z0-9]{20,}"),
     "a key": re.compile(rb"\b(?:sk|ghp|github_pat)[-_][A-Za-z0-9_]{20,}"),
 }
-# Documentation that shows where a user may have something.
-EXAMPLES = (b"/data/study", b"/home/you", b"/home/user")
+# Where the container has it, and a program that Debian has there.
+EXAMPLES = (b"/home/coldprefix", b"/opt/coldprefix")
 
 
 def files_of(root: Path) -> list[str]:
