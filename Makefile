@@ -30,8 +30,9 @@ kick: setup  ## kick the tyres: the tiny model on all backends; counts must be a
 	@$(RUN) snakemake --directory kick --configfile study/kick.yaml -- results/claims.md
 	@$(RUN) python workflow/scripts/evaluate.py --reference kick --results kick/results --counts-only
 
-reproduce: figures  ## the full study, claim by claim beside the shipped one
-	@$(RUN) python workflow/scripts/evaluate.py --reference cpu --results results
+reproduce: setup  ## the study at one length, claim by claim beside the shipped one; all of it: make figures
+	@$(RUN) snakemake --directory reproduce --configfile study/reproduce.yaml
+	@$(RUN) python workflow/scripts/evaluate.py --reference cpu --results reproduce/results
 
 artifact: setup  ## artifact/coldprefix-VERSION.tar.gz, its sha256 and ARTIFACT.pdf, from what is committed
 	@$(RUN) python workflow/scripts/pack_artifact.py

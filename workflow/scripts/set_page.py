@@ -22,6 +22,7 @@ STYLE = """
 #show heading: set block(above: 1.2em, below: 0.7em)
 #show table: set text(size: 7.5pt)
 #show table: set par(justify: false)
+#show table.cell: set align(left)
 #set table(stroke: 0.4pt + luma(180), inset: 3.5pt)
 #show figure: set block(breakable: true)
 #show raw: set text(size: 8pt)
