@@ -55,6 +55,7 @@ logger.addHandler(TimeLeft(STUDY.phases))
 PLAN = "results/plan.json"  # what the programs read
 FORMATS = ["pdf", "png", "csv", "txt"]
 FIGURES = STUDY.figures()
+MEASURING = [*STUDY.phases, "calibration", "llama_bench"]
 
 
 onstart:
@@ -75,6 +76,31 @@ onstart:
 # Snakemake calls the onstart of the main Snakefile only.
 if Path(workflow.main_snakefile) != ROOT / "Snakefile":
     logger.addHandler(Begin(lambda: STUDY.write(Path(PLAN))))
+
+
+def check_cluster():
+    """Under a cluster's executor: refuse what cannot end well, and note under which name the jobs are submitted."""
+    if workflow.local_exec or workflow.dryrun or not workflow.is_main_process:
+        return
+    due = list(workflow.persistence.dag.needrun_jobs())
+    extras = {
+        str(job.resources.get("slurm_extra", ""))
+        for job in due
+        if job.rule.name in MEASURING
+    }
+    try:
+        cluster.check_submission(
+            STUDY.config,
+            {job.rule.name for job in due},
+            MEASURING,
+            extras,
+            [str(file) for file in workflow.overwrite_configfiles or []],
+            list(workflow.config_settings.config_args or []),
+        )
+    except ColdprefixError as error:
+        raise WorkflowError(str(error)) from None
+    # Of SLURM's executor; without a name, nobody can ask after the jobs.
+    queue.note(Path(), getattr(workflow.scheduler._executor, "run_uuid", ""))
 
 
 def command_of(program, *arguments):
