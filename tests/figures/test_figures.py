@@ -342,7 +342,7 @@ def test_a_cell_without_valid_trials_leaves_a_gap(measured: Measure, config: Con
 
 
 # One state of each edit.
-STATES = ["hit", "miss", "cold", "substitute-1@5", "insert-2@50%", "delete-3@0", "swap-2@0-4", "truncate@50%", "prepend-2"]
+STATES = ["hit", "miss", "cold", "substitute-1@5", "insert-2@50%", "delete-3@0", "swap-2@0-4", "truncate@50%", "prepend-2", "foreign-256"]
 
 
 def test_backends_have_colours_and_markers_of_their_own() -> None:
