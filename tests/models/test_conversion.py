@@ -102,7 +102,7 @@ def test_a_build_that_lacks_a_program_is_not_taken_for_one_that_has_it(tmp_path:
     """The cache may hold one that was made before the program was wanted."""
     built: list[Path] = []
     monkeypatch.setattr(building, "CACHE", tmp_path)
-    monkeypatch.setattr(build, "_build", lambda _accelerator, folder, _record: built.append(folder))
+    monkeypatch.setattr(build, "_build", lambda _accelerator, folder, *_: built.append(folder))
     for targets in (("llama-server", "llama-bench"), build.TARGETS):
         monkeypatch.setattr(build, "TARGETS", targets)
         assert build.ensure_build("cpu") == built[-1]
