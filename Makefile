@@ -23,7 +23,8 @@ report: setup  ## as figures, and results/report.html: everything in one file
 layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
 	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
 
-render: setup  ## every figure, table and claim again from the shipped raw data, beside the shipped ones; no engine
+render:  ## every figure, table and claim again from the shipped raw data, beside the shipped ones; no engine
+	@$(PYTHON) workflow/scripts/set_up.py driver --no-engines
 	@$(RUN) python workflow/scripts/render.py
 
 kick: setup  ## kick the tyres: the tiny model on all backends; counts must be as shipped

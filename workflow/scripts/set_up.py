@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("--engine", help="also make the build of this engine, a folder of src/coldprefix/engines/")
     parser.add_argument("--accelerator", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--record", type=Path, help="write a JSON record here when everything exists")
+    parser.add_argument("--no-engines", action="store_true", help="nothing will be built, so no compiler is asked for")
     arguments = parser.parse_args()
-    check_prerequisites(need_compiler=bool(arguments.engine) or "driver" in arguments.names)
+    check_prerequisites(need_compiler=not arguments.no_engines and (bool(arguments.engine) or "driver" in arguments.names))
     record: dict[str, object] = {}
     for name in arguments.names:
         ensure_environment(name)
