@@ -55,7 +55,7 @@ test-all: setup  ## all tests, the slow ones, too
 	@$(RUN) python -m pytest -m "slow or not slow"
 
 faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
-	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models tests/slurm
+	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models tests/slurm tests/slurm
 
 check: setup  ## linters and types
 	@$(RUN) ruff check . && ruff format --check . && mypy && snakefmt --check Snakefile workflow/rules

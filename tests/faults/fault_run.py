@@ -92,12 +92,12 @@ def belonging(folder: Path) -> list[psutil.Process]:
     return list(found.values())
 
 
-def until(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
+def until(condition: Callable[[], T | None], timeout_s: float, what: str, every_s: float = 0.002) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.002)
+        time.sleep(every_s)
     raise AssertionError(f"waited {timeout_s} s for {what}")
 
 

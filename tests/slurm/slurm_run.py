@@ -7,11 +7,8 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from conftest import ROOT
 
@@ -37,7 +34,6 @@ stream_tokens: 4
 """
 TARGET = "results/summary.txt"
 BLOCK = re.compile(r"^```python\n# (\S+?\.py)(?:: ENGINES)?\n(.*?)^```$", re.M | re.S)
-T = TypeVar("T")
 
 
 def driver() -> Path:
@@ -142,12 +138,3 @@ def cluster(*arguments: str) -> str:
     done = subprocess.run([str(CLUSTER), *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def until(condition: Callable[[], T], timeout_s: float, what: str) -> T:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited {timeout_s} s for {what}")

@@ -19,7 +19,8 @@ import fault_table
 import polars as pl
 import psutil
 import pytest
-from slurm_run import CONFIG, TARGET, Run, checkout, cluster, driver, queue, until
+from fault_run import until
+from slurm_run import CONFIG, TARGET, Run, checkout, cluster, driver, queue
 
 SECTION = "Under SLURM"
 PREPARED = ["results/setup/models/gpt2-tiny.json", "results/setup/environments/driver.json", "results/preflight/agreed.json"]

@@ -34,11 +34,11 @@ def test_the_scripts_are_for_any_shell(name: str) -> None:
     assert subprocess.run(["dash" if shutil.which("dash") else "sh", "-n", FOLDER / name]).returncode == 0
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 def test_installing_is_refused_to_who_is_not_root() -> None:
     """Before anything is installed."""
     script = (FOLDER / "install.sh").read_text()
-    done = subprocess.run(["sh"], input=script, user=NOBODY, group=NOBODY, capture_output=True, text=True, cwd="/")
+    other = NOBODY if os.getuid() == 0 else None
+    done = subprocess.run(["sh"], input=script, user=other, group=other, capture_output=True, text=True, cwd="/")
     assert done.returncode == 1 and "run as root, in a container" in done.stderr
 
 

@@ -70,22 +70,16 @@ def main() -> None:
 
 
 def job_for(job: Job, most: int, batch: int | None) -> Job:
-    """The job with room for all clients at once.
+    """The job with room for the clients and one more at once.
 
     Raises:
-        ColdprefixError: not over HTTP, or an engine whose settings for that are not known.
+        ColdprefixError: not over HTTP, or an engine that has no setting for that.
     """
-    keys = {"llamacpp": "slots", "vllm": "sequences"}
-    if job.interface != "http" or job.engine not in keys:
+    if job.interface != "http":
         raise ColdprefixError(f"{job.phase}: clients at the same time need an interface over HTTP; name phase1 or phase3a")
-    settings = job.settings | {keys[job.engine]: most + 1}
-    if job.engine == "vllm":
-        settings["share_server"] = False
-    if batch:
-        settings["batch_tokens"] = batch
-        if job.engine == "llamacpp":
-            settings["ubatch_tokens"] = min(batch, settings["ubatch_tokens"])
-    return job.model_copy(update={"settings": load(job.engine).settings.model_validate(settings).model_dump(mode="json")})
+    engine = load(job.engine)
+    settings = job.settings | engine.for_clients(job.settings, most + 1) | (engine.in_pieces(job.settings, batch) if batch else {})
+    return job.model_copy(update={"settings": engine.settings.model_validate(settings).model_dump(mode="json")})
 
 
 def check_in_force(in_force: dict[str, Any], job: Job, most: int, batch: int | None, shape: clients.Shape) -> None:

@@ -1,4 +1,4 @@
-"""Write what a run's raw files say of models, edits and backends as two tables (docs/reuse-seen.md).
+"""Write what a run's raw files say of models, edits and backends as two tables.
 
 python write_reuse_tables.py --raw results/raw [--experiments architectures,edits] --out PAGE.md
 """

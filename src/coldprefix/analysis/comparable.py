@@ -37,11 +37,15 @@ def check_planned(records: Mapping[str, Mapping[str, Any]], planned: Mapping[str
         found = list(differing(record["job"], planned[cell]))
         if found:
             key, measured, asked = found[0]
-            more = f" ({len(found) - 1} more differ: {', '.join(other for other, _, _ in found[1:4])})" if len(found) > 1 else ""
             raise ColdprefixError(
-                f"{cell} was measured with {key} {measured!r}, the configuration asks for {asked!r} now{more}. Measure it anew: "
+                f"{cell} was measured with {key} {measured!r}, the configuration asks for {asked!r} now{also(found)}. Measure it anew: "
                 f"delete results/raw/{cell} and run snakemake again, without --touch and with Snakemake's own --rerun-triggers."
             )
+
+
+def also(found: Sequence[tuple[str, Any, Any]]) -> str:
+    """Of (key, value, value) that differ, those after the first, in words."""
+    return f" ({len(found) - 1} more differ: {', '.join(other for other, _, _ in found[1:4])})" if len(found) > 1 else ""
 
 
 def check_comparable(records: Sequence[Mapping[str, Any]], vary: Sequence[str] = ()) -> None:

@@ -10,11 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from coldprefix.analysis import statistics
-from coldprefix.analysis.comparable import SENT, check_comparable, check_same_prompts, machines_among
+from coldprefix.analysis.comparable import SENT, also, check_comparable, check_same_prompts, machines_among
 from coldprefix.analysis.machines import FEWEST_MACHINES, MACHINE
-from coldprefix.analysis.statistics import Estimate
-from coldprefix.analysis.summary import BASELINE, CELL, COMPARISONS, aligned, compared, summary_of, trials_of
+from coldprefix.analysis.summary import COMPARISONS, aligned, rows_of, trials_of
 from coldprefix.data import tables
 from coldprefix.data.parquet import write_table
 from coldprefix.data.raw import read_cell, read_record, rows_below
@@ -80,9 +78,8 @@ def check_mergeable(parts: Sequence[Part]) -> None:
         found = [f for f in differing(one.record["job"], part.record["job"]) if same or f[0] not in OF_THE_HOST]
         if found:
             key, a, b = found[0]
-            more = f" ({len(found) - 1} more differ: {', '.join(other for other, _, _ in found[1:4])})" if len(found) > 1 else ""
             raise ColdprefixError(
-                f"{part.cell} was measured by different jobs: {key} is {a!r} in {one.folder} and {b!r} in {part.folder}{more}. "
+                f"{part.cell} was measured by different jobs: {key} is {a!r} in {one.folder} and {b!r} in {part.folder}{also(found)}. "
                 "Measure both with the same configuration and version of coldprefix"
             )
     check_comparable([part.record for part in parts], ["host"])
@@ -127,47 +124,10 @@ def merge(results: Sequence[Path], out: Path) -> str:
 
 def merged(trials: pl.DataFrame) -> pl.DataFrame:
     """A row per cell and metric of all machines together, then of each (MERGED)."""
-    machines = [(str(name), own) for (name,), own in trials.group_by(MACHINE, maintain_order=True)]
-    like = pl.DataFrame(
-        _like(trials), schema={name: tables.schema(MERGED)[name] for name in [*CELL, "metric", "machines", "like_low", "like_high"]}
-    )
-    joint = (
-        summary_of(trials).join(like, on=[*CELL, "metric"], how="left", maintain_order="left").with_columns(machine=pl.lit(None, pl.String))
-    )
-    each = [
-        summary_of(own).with_columns(
-            machine=pl.lit(name),
-            machines=pl.lit(1, pl.Int32),
-            like_low=pl.lit(None, pl.Float64),
-            like_high=pl.lit(None, pl.Float64),
-        )
-        for name, own in machines
-    ]
-    return pl.concat([frame.select(list(MERGED)) for frame in [joint, *each]])
-
-
-def _like(trials: pl.DataFrame) -> list[dict[str, Any]]:
-    """What tables.SUMMARY has no column for, of each cell and metric."""
-    rows: list[dict[str, Any]] = []
-
-    def add(named: dict[str, Any], found: Estimate) -> None:
-        rows.append(named | {"machines": found.machines, "like_low": found.like_low, "like_high": found.like_high})
-
-    for keys, cell in trials.group_by(CELL, maintain_order=True):
-        valid = cell.filter("valid")
-        for metric in tables.METRICS:
-            if metric in cell.columns:
-                add(dict(zip(CELL, keys, strict=True)) | {"metric": metric}, statistics.estimate(valid, metric))
-    pair = [key for key in CELL if key != "state"]
-    for keys, cells in trials.filter("valid").group_by(pair, maintain_order=True):
-        by_state = {state: part for (state,), part in cells.group_by("state", maintain_order=True)}
-        if BASELINE not in by_state:
-            continue
-        baseline = by_state.pop(BASELINE)
-        for state, cell in by_state.items():
-            for metric, found in compared(cell, baseline):
-                add(dict(zip(pair, keys, strict=True)) | {"state": state, "metric": metric}, found)
-    return rows
+    rows = [{"machine": None, **row} for row in rows_of(trials)]
+    for (name,), own in trials.group_by(MACHINE, maintain_order=True):
+        rows += [{"machine": name, **row} for row in rows_of(own)]
+    return pl.DataFrame(rows, schema=tables.schema(MERGED))
 
 
 def table(summary: pl.DataFrame, records: Sequence[Mapping[str, Any]]) -> str:

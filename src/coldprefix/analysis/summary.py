@@ -73,6 +73,11 @@ def trials_of(requests: pl.LazyFrame) -> pl.LazyFrame:
 
 def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
     """One row per cell and metric, and for each state but the baseline its comparisons with it (tables.SUMMARY)."""
+    return pl.DataFrame(rows_of(trials), schema=schema(SUMMARY))
+
+
+def rows_of(trials: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `summary_of`, with what is known of several machines: machines, like_low, like_high (see `statistics.Estimate`)."""
     rows: list[dict[str, Any]] = []
     for keys, cell in trials.group_by(CELL, maintain_order=True):
         named = dict(zip(CELL, keys, strict=True)) | _counts(cell)
@@ -94,7 +99,7 @@ def summary_of(trials: pl.DataFrame) -> pl.DataFrame:
             named |= dict.fromkeys(("cached_tokens", "evaluated_tokens", "mean", "sd"))
             found = compared(cell.filter("valid"), baseline.filter("valid"))
             rows += [named | {"metric": metric, "unit": METRICS[metric][0]} | _told(effect) for metric, effect in found]
-    return pl.DataFrame(rows, schema=schema(SUMMARY))
+    return rows
 
 
 def compared(state: pl.DataFrame, baseline: pl.DataFrame) -> Iterator[tuple[str, Estimate]]:
@@ -115,7 +120,8 @@ def in_pct(factor: Estimate) -> Estimate:
 
 def _told(found: Estimate) -> dict[str, Any]:
     shown = {"n": found.n, "processes": found.processes, "median": found.value, "sd_processes": found.sd, "df": found.df}
-    return shown | {"ci_low": found.low, "ci_high": found.high}
+    over = {"machines": found.machines, "like_low": found.like_low, "like_high": found.like_high}
+    return shown | over | {"ci_low": found.low, "ci_high": found.high}
 
 
 def _counts(cell: pl.DataFrame) -> dict[str, int]:

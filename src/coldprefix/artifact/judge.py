@@ -13,9 +13,8 @@ from typing import Any
 import polars as pl
 
 from coldprefix.claims.checks import check
-from coldprefix.claims.effect import Effect
 from coldprefix.claims.listed import Claim
-from coldprefix.claims.verdict import show_effect
+from coldprefix.claims.page import effect_of
 
 AGREE = (
     "verdict",
@@ -132,8 +131,7 @@ def _tokens(counts: Iterable[dict[str, Any]]) -> str:
 
 
 def _told(row: dict[str, Any]) -> str:
-    effect = None if row["effect"] is None else Effect(row["effect"], row["effect_low"], row["effect_high"])
-    return f"{row['verdict']}, {show_effect(effect, row['unit'])}" if effect else row["verdict"]
+    return row["verdict"] if row["effect"] is None else f"{row['verdict']}, {effect_of(row)}"
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -15,10 +15,10 @@ from coldprefix import __version__
 from coldprefix.artifact.reference import Reference, references
 from coldprefix.claims import listed
 from coldprefix.claims.checks import check
-from coldprefix.claims.effect import Effect
 from coldprefix.claims.listed import Claim
+from coldprefix.claims.page import effect_of
 from coldprefix.claims.scope import hardware_of
-from coldprefix.claims.verdict import show, show_effect
+from coldprefix.claims.verdict import show
 from coldprefix.data.parquet import read_table
 from coldprefix.files import read_json
 from coldprefix.setup.building import ROOT
@@ -68,7 +68,7 @@ def claim_rows(claims: Sequence[Claim], reference: Reference) -> list[dict[str, 
                 if experiments
                 else "snakemake results/claims.md",
                 "minutes": sum(minutes.get(name, 0.0) for name in experiments),
-                "expected": _effect(row),
+                "expected": effect_of(row),
                 "threshold": f"{show(row['threshold'])} {row['unit']}",
                 "tolerance": "none: counts" if counts else "the verdict",
                 "figure": row["figure"],
@@ -91,10 +91,6 @@ def minutes_of(reference: Reference) -> dict[str, float]:
         records = [read_json(reference.results / "raw" / cell / "provenance.json") for cell in cells]
         found[experiment] = sum(record["job_s"] for record in records) / 60
     return found
-
-
-def _effect(row: Mapping[str, Any]) -> str:
-    return show_effect(None if row["effect"] is None else Effect(row["effect"], row["effect_low"], row["effect_high"]), row["unit"])
 
 
 def _told(reference: Reference) -> dict[str, Any]:

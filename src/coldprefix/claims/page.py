@@ -18,7 +18,8 @@ an interval holds the threshold, or something is missing. Thresholds were writte
 """
 
 
-def _effect(row: Mapping[str, Any]) -> str:
+def effect_of(row: Mapping[str, Any]) -> str:
+    """The effect of a row of table.CLAIMS with its interval and unit; "-" without one."""
     return show_effect(None if row["effect"] is None else Effect(row["effect"], row["effect_low"], row["effect_high"]), row["unit"])
 
 
@@ -39,7 +40,7 @@ def as_text(table: pl.DataFrame) -> str:
     lines = [["claim", "verdict", "effect [95 %]", "threshold", "n", "measured on", "statement"]]
     for row in table.iter_rows(named=True):
         threshold = f"{show(row['threshold'])} {row['unit']}"
-        lines.append([row["id"], row["verdict"], _effect(row), threshold, str(row["n"]), short_scope(row), row["statement"]])
+        lines.append([row["id"], row["verdict"], effect_of(row), threshold, str(row["n"]), short_scope(row), row["statement"]])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines) + "\n"
 
@@ -53,7 +54,7 @@ def as_markdown(table: pl.DataFrame) -> str:
     ]
     lines += ["", "| claim | statement | originally | verdict | effect [95 %] | threshold | measured on |", "|---|---|---|---|---|---|---|"]
     for row in table.iter_rows(named=True):
-        cells = [row["id"], row["statement"], row["original_status"], f"**{row['verdict']}**", _effect(row)]
+        cells = [row["id"], row["statement"], row["original_status"], f"**{row['verdict']}**", effect_of(row)]
         cells += [f"{show(row['threshold'])} {row['unit']}", short_scope(row)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     for row in table.iter_rows(named=True):

@@ -211,6 +211,14 @@ class Engine(ABC):
         """Architectures that it cannot run on an accelerator, with its own words."""
         return {**self.refuses, **self.refuses_on.get(accelerator, {})}
 
+    def for_clients(self, settings: Mapping[str, Any], most: int) -> dict[str, Any]:
+        """The settings to change so that ``most`` requests are computed at once. Raises ColdprefixError if it has none for that."""
+        raise ColdprefixError(f"{self.title}: how many requests it computes at once is not ours to set")
+
+    def in_pieces(self, settings: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        """The settings to change so that at most ``tokens`` of a prompt are computed in one step."""
+        return {"batch_tokens": tokens}
+
     def may_differ(self, settings: Mapping[str, Any]) -> frozenset[str]:
         """Of `must_agree`, what these settings leave to each interface."""
         return frozenset()

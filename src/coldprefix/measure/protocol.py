@@ -20,6 +20,7 @@ from coldprefix.process.identity import machine
 
 Row = dict[str, Any]
 STRIDE = 16  # numbers of prompts in a round: what a job's own trials are sent does not depend on which partners it has
+LOOKED_AT = ("query", "stream")  # steps that a pause precedes, since their times are what a trial is for
 PARTNER_TOKENS = 2  # that a partner's streaming query generates: it is there for its time to first token
 
 
@@ -35,17 +36,12 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: 
     protocol = job.protocol
     if protocol.reset == "trial":
         session.reset()
-    warming = [("warmup", prompts.warm, 1, False, 0)], [("rewarm", prompts.warm, 1, False, 0)]
-    before, between = warming if prompts.warm else ([], [])
-    query = ("query", prompts.query, 1, False, protocol.settle_ms)
-    stream_step = ("stream", prompts.stream, stream_tokens, True, protocol.settle_ms)
-    others = ([("foreign", prompt, 1, False, 0) for prompt in sent] for sent in (prompts.before_query, prompts.before_stream))
-    steps = [*before, *next(others), query, *between, *next(others), stream_step]
     rows = []
     warm = session.seen(prompts.warm) if prompts.warm else []
     meant: list[list[int]] = []  # what the state is meant against, since the last warm-up
     memory = session.memory()
-    for step, prompt, max_tokens, stream, settle_ms in steps:
+    for step, prompt, max_tokens in steps_of(prompts, stream_tokens):
+        stream = step == "stream"
         seen = session.seen(prompt)
         if protocol.content == "repeated":  # whatever else the engine still knows
             memory = session.memory()
@@ -53,11 +49,12 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: 
                 memory.ask(earlier, 1)
         meant = [*meant, seen] if step == "foreign" else [] if step == "rewarm" else meant
         intended = intended_reuse(step, memory.ask(seen, max_tokens), bool(warm), protocol)
-        time.sleep(settle_ms / 1e3)
+        if step in LOOKED_AT:
+            time.sleep(protocol.settle_ms / 1e3)
         try:
             done = session.complete(prompt, max_tokens, stream)
             why = rejection(done, len(seen), intended, max_tokens, stream)
-            if why is None and prompts.keeps and step in ("query", "stream") and intended and not intended.most:
+            if why is None and prompts.keeps and step in LOOKED_AT and intended and not intended.most:
                 why = f"of {common_prefix(warm, seen)} tokens in common the engine's rule reuses none, so this is no hit"
         except EngineRefusal as refusal:
             if protocol.max_rejected < 1:
@@ -87,6 +84,13 @@ def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: 
             }
         )
     return rows
+
+
+def steps_of(prompts: TrialPrompts, stream_tokens: int) -> list[tuple[str, list[int], int]]:
+    """The requests of a trial in order: step, prompt, and tokens that are generated."""
+    warmup, rewarm = ([(step, prompts.warm, 1)] if prompts.warm else [] for step in ("warmup", "rewarm"))
+    before, between = ([("foreign", prompt, 1) for prompt in sent] for sent in (prompts.before_query, prompts.before_stream))
+    return [*warmup, *before, ("query", prompts.query, 1), *rewarm, *between, ("stream", prompts.stream, stream_tokens)]
 
 
 def order_of(job: Job, process: int, trial: int) -> list[int]:

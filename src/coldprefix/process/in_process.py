@@ -19,8 +19,9 @@ from coldprefix.process.identity import born, is_alive
 from coldprefix.process.server import tail
 
 TMP = "coldprefix-process-"  # followed by the process's id and birth
-# What an engine raises where its code has no place for a model: the same each time, unlike a lack of memory (RuntimeError).
-NOT_MADE_FOR_IT = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError)
+# What engines that could be loaded were seen to raise at a prompt of a model that their code has no place for: the same each time, unlike a
+# lack of memory (RuntimeError). While one is loaded, an assertion may be about what is free on this machine just now.
+NOT_MADE_FOR_IT = (AssertionError, AttributeError, IndexError, NotImplementedError)
 
 
 class InProcess:
@@ -75,16 +76,14 @@ class InProcess:
         """The engine loads ``loads`` inside.
 
         Raises:
-            ColdprefixError: it cannot; everything has been given back. Refused: nor could it the next time.
+            ColdprefixError: it cannot; everything has been given back.
         """
         try:
             with self._limit(f"was not ready after {self._start_timeout_s:.0f} s (start_timeout_s)", self._start_timeout_s):
                 yield
         except BaseException as error:
             self.close()
-            if isinstance(error, NOT_MADE_FOR_IT):
-                raise Refused(f"{self._name} cannot load {loads}: {error!r}\nThe end of {self.log}:\n{tail(self.log)}") from error
-            if isinstance(error, (ValueError, RuntimeError, OSError, ImportError)):
+            if isinstance(error, (ValueError, RuntimeError, OSError, ImportError, AssertionError)):
                 raise ColdprefixError(f"{self._name} cannot load {loads}: {error}\nThe end of {self.log}:\n{tail(self.log)}") from error
             raise
 

@@ -13,7 +13,7 @@ from coldprefix.engines.reuse import Promise
 from coldprefix.errors import ColdprefixError
 from coldprefix.job import Job
 from coldprefix.measure.prompts import draw_trial
-from coldprefix.measure.protocol import PARTNER_TOKENS
+from coldprefix.measure.protocol import PARTNER_TOKENS, steps_of
 from coldprefix.study import registry
 
 ASKED = {"query": "first", "stream": "second", "rewarm": "old prompt again"}
@@ -64,11 +64,7 @@ def counts(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]]) -> Iterator[
             own = rows.filter(pl.col("state") == kind.state, pl.col("configuration") == kind.configuration)
             prompts = draw_trial(kind.lengths, kind.state, job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
             memory = registry.engine(job.engine).memory(record["in_force"], job.interface)
-            steps = [("warmup", prompts.warm, 1)] if prompts.warm else []
-            steps += [("foreign", prompt, 1) for prompt in prompts.before_query] + [("query", prompts.query, 1)]
-            steps += [("rewarm", prompts.warm, 1)] if prompts.warm else []
-            steps += [("foreign", prompt, 1) for prompt in prompts.before_stream] + [("stream", prompts.stream, tokens)]
-            for step, prompt, generated in steps:
+            for step, prompt, generated in steps_of(prompts, tokens):
                 promise = memory.ask(prompt, generated)
                 if step in ASKED:
                     seen = own.filter(pl.col("step") == step)["cached_tokens"].unique().sort().to_list()

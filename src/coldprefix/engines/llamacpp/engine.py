@@ -75,6 +75,12 @@ class LlamaCpp(Engine):
     refuses = {"OPTForCausalLM": 'convert_hf_to_gguf.py: "Model OPTForCausalLM is not supported"'}  # noqa: RUF012
     caching = "prompt_cache"
 
+    def for_clients(self, settings: Mapping[str, Any], most: int) -> dict[str, Any]:
+        return {"slots": most}
+
+    def in_pieces(self, settings: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        return {"batch_tokens": tokens, "ubatch_tokens": min(tokens, settings["ubatch_tokens"])}
+
     def may_differ(self, settings: Mapping[str, Any]) -> frozenset[str]:
         return frozenset({"window_tokens"} if settings.get("swa_full") == "default" else ())
 

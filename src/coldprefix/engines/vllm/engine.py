@@ -111,6 +111,9 @@ class Vllm(Engine):
             if settings.pool_blocks < needed:
                 yield f"pool_blocks: {settings.pool_blocks} blocks of {block} tokens do not hold a context of {context}; write at least {needed}"
 
+    def for_clients(self, settings: Mapping[str, Any], most: int) -> dict[str, Any]:
+        return {"sequences": most, "share_server": False}
+
     def shares_server(self, job: Job) -> bool:
         return settings_of(job).share_server and job.interface == "http"
 
