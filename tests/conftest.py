@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Two workers of pytest-xdist measure at the same time, which no run does: nobody reads the times of a test. Before anything of ours is imported.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault("COLDPREFIX_MACHINE_LOCK", f"/tmp/coldprefix-measuring-{worker}.lock")
+
 import fault_table
 import pytest
 import yaml
@@ -72,6 +76,18 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     assert shutil.which("make")
     return run
+
+
+ENGINES = {"finished", "watched", "spare"}  # fixtures
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two workers, one starts engines and the other does all else, a file at a time: engines share servers, files share fixtures."""
+    for item in items:
+        engine = item.get_closest_marker("engine") or ENGINES & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("engines" if engine else item.path.stem))
+    items.sort(key=lambda item: "engines" not in [mark.args[0] for mark in item.iter_markers("xdist_group")])  # the longest first
 
 
 def pytest_sessionfinish() -> None:

@@ -48,7 +48,9 @@ def test_measurements_wait_for_each_other_whatever_their_temporary_folder_is(tmp
     spans = sorted(tuple(map(float, out.split())) for out, _ in results)
     assert spans[0][1] <= spans[1][0], "the two overlap"
     assert any("waits for" in err for _, err in results)
-    assert Path("/tmp/coldprefix-measuring.lock") == locks.MACHINE, "one for all users"
+    usual = {name: value for name, value in os.environ.items() if name != "COLDPREFIX_MACHINE_LOCK"}
+    out, _ = python("from coldprefix.process import locks; print(locks.MACHINE)", env=usual).communicate()
+    assert out == "/tmp/coldprefix-measuring.lock\n", "one for all users"
 
 
 def test_another_user_can_wait_for_the_lock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ FLAGS = (
     "-DLLAMA_BUILD_APP=OFF",
 )
 CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=native")
+FASTER = Path(__file__).with_name("faster.cmake")
 TARGETS = ("llama-server", "llama-bench", "llama-quantize")
 CANDIDATES = ("c++", "g++", "clang++", "/usr/bin/g++", "/usr/bin/clang++")
 NVCC_VARIABLES = ("CUDAHOSTCXX", "NVCC_CCBIN", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
@@ -84,8 +85,8 @@ def source_key() -> str:
 
 
 def built_from(accelerator: str) -> tuple[str, ...]:
-    """What decides the build, on one machine: source and flags. No path: a moved checkout builds nothing again."""
-    return (source_key(), *_flags(accelerator))
+    """What decides the build, on one machine: source, flags and FASTER. No path: a moved checkout builds nothing again."""
+    return (source_key(), *_flags(accelerator), sha256_of(FASTER.read_bytes()))
 
 
 def _flags(accelerator: str) -> tuple[str, ...]:
@@ -181,7 +182,7 @@ def _build(accelerator: str, folder: Path, compiler: str, record: Mapping[str, o
     cuda = ":/usr/local/cuda/bin" if accelerator == "cuda" else ""
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}{cuda}"}
     env.pop("VIRTUAL_ENV", None)
-    options = list(_flags(accelerator))
+    options = [*_flags(accelerator), f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={FASTER}"]
     if accelerator == "cuda":
         options += [f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_CUDA_HOST_COMPILER={shutil.which(compiler)}"]
         for name in NVCC_VARIABLES:  # which would name another one
