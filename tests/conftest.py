@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 import fault_table
 import pytest
 import yaml
+from xdist.scheduler import LoadScopeScheduling
 
 from coldprefix.job import Cell, Job
 from coldprefix.study.checks import parse
@@ -78,16 +80,26 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-ENGINES = {"finished", "watched", "spare"}  # fixtures
+@cache
+def starts_engines(file: str) -> bool:
+    return "mark.engine" in (ROOT / file).read_text()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two workers, one starts engines and the other does all else, a file at a time: engines share servers, files share fixtures."""
-    for item in items:
-        engine = item.get_closest_marker("engine") or ENGINES & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("engines" if engine else item.path.stem))
-    items.sort(key=lambda item: "engines" not in [mark.args[0] for mark in item.iter_markers("xdist_group")])  # the longest first
+    """What takes longest comes first."""
+    items.sort(key=lambda item: not starts_engines(str(item.path)))
+
+
+class OneStartsEngines(LoadScopeScheduling):  # type: ignore[misc]
+    """With two workers, one starts engines and the other does all else, a file at a time: engines share servers and a run of the pipeline."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "engines" if starts_engines(file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStartsEngines:
+    return OneStartsEngines(config, log)
 
 
 def pytest_sessionfinish() -> None:
