@@ -81,25 +81,27 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @cache
-def starts_engines(file: str) -> bool:
-    return "mark.engine" in (ROOT / file).read_text()
+def group(file: str) -> str:
+    """Tests that one worker of pytest-xdist does: those that look at one run of the pipeline, the faults, which measure in turn, or a file."""
+    path = Path(file)
+    if path.parent.name == "faults":
+        return "faults"
+    return "pipeline" if path.parent.name == "workflow" and "mark.engine" in (ROOT / path).read_text() else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first."""
-    items.sort(key=lambda item: not starts_engines(str(item.path)))
+    order = ["pipeline", "faults"]
+    items.sort(key=lambda item: order.index(group(str(item.path))) if group(str(item.path)) in order else len(order))
 
 
-class OneStartsEngines(LoadScopeScheduling):  # type: ignore[misc]
-    """With two workers, one starts engines and the other does all else, a file at a time: engines share servers and a run of the pipeline."""
-
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "engines" if starts_engines(file) else file
+        return group(nodeid.partition("::")[0])
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStartsEngines:
-    return OneStartsEngines(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 def pytest_sessionfinish() -> None:
