@@ -85,8 +85,9 @@ def source_key() -> str:
 
 
 def built_from(accelerator: str) -> tuple[str, ...]:
-    """What decides the build, on one machine: source, flags and FASTER. No path: a moved checkout builds nothing again."""
-    return (source_key(), *_flags(accelerator), sha256_of(FASTER.read_bytes()))
+    """What decides the build, on one machine: source, flags and the statements of FASTER. No path: a moved checkout builds nothing again."""
+    statements = re.sub(r"(?m)^#.*\n", "", FASTER.read_text())
+    return (source_key(), *_flags(accelerator), sha256_of(statements.encode()))
 
 
 def _flags(accelerator: str) -> tuple[str, ...]:

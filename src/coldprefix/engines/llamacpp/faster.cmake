@@ -1,6 +1,7 @@
-# Compiles llama.cpp in about half the time and changes no instruction of ggml, libllama or llama-server: included after its project(), by build.py.
+# Less work for the compiler, none of it in what computes: included after llama.cpp's project(), by build.py.
 #
-# - The headers that most files include, the C++ library's and nlohmann's JSON, are parsed once per target.
+# - The headers that most files include, the C++ library's and nlohmann's JSON, are parsed once per target. ggml is compiled as ever, and
+#   comes out the same byte for byte; libllama and the server are optimised as ever.
 # - What no measured request runs is hardly optimised: mtmd (images and sound), and llama-common (arguments, downloads, chat formats).
 function(coldprefix_faster)
     set(standard <algorithm> <array> <atomic> <chrono> <condition_variable> <filesystem> <fstream> <functional> <list> <map> <memory> <mutex>
