@@ -14,8 +14,8 @@ setup:  ## the environment that holds Snakemake; then: . .venv/bin/activate
 figures: setup  ## set up, measure, aggregate, draw
 	@$(RUN) snakemake
 
-quick: setup  ## the study's table without the sweeps, and what can be drawn from it
-	@$(RUN) snakemake --config experiments=main
+quick: setup  ## one configuration on all four backends, without the sweeps, and what can be drawn from it
+	@$(RUN) snakemake --config experiments=main configurations=A512_B256
 
 report: setup  ## as figures, and results/report.html: everything in one file
 	@$(RUN) snakemake results/report.html
