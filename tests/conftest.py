@@ -82,17 +82,17 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @cache
 def group(file: str) -> str:
-    """Tests that one worker of pytest-xdist does: those that look at one run of the pipeline, the faults, which measure in turn, or a file."""
+    """Tests that one worker of pytest-xdist does: a run of the pipeline with all that look at it, and the faults, which look at the whole machine
+    for what is left; or else those of one file.
+    """
     path = Path(file)
-    if path.parent.name == "faults":
-        return "faults"
-    return "pipeline" if path.parent.name == "workflow" and "mark.engine" in (ROOT / path).read_text() else file
+    starts_engines = path.parent.name in ("faults", "workflow") and "mark.engine" in (ROOT / path).read_text()
+    return "engines" if starts_engines else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first."""
-    order = ["pipeline", "faults"]
-    items.sort(key=lambda item: order.index(group(str(item.path))) if group(str(item.path)) in order else len(order))
+    items.sort(key=lambda item: group(str(item.path)) != "engines")
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]

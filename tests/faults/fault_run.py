@@ -103,13 +103,14 @@ def until(condition: Callable[[], T | None], timeout_s: float, what: str, every_
 
 def shared_memory() -> set[str]:
     """Names in /dev/shm that no living process has mapped: those are in use, maybe by another run."""
+    there = {str(p) for p in Path("/dev/shm").iterdir()}  # first, so that what comes meanwhile is not taken for what is left
     used = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
             used |= set(re.findall(r"/dev/shm/\S+", maps.read_text()))
         except OSError:  # it has ended
             pass
-    return {str(p) for p in Path("/dev/shm").iterdir()} - used
+    return {name for name in there - used if Path(name).exists()}
 
 
 def traces(tmp: Path) -> set[str]:
