@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for cells in arguments.cells:
         with tempfile.TemporaryDirectory() as folder:
-            names = [f"A{16 + i % 400}_B{8 + i // 400}" for i in range(cells // 8)]
+            names = [f"A{128 + i % 400}_B{8 + i // 400}" for i in range(cells // 8)]
             (Path(folder) / "many.yaml").write_text(json.dumps({"experiments": ["main"], "configurations": names}))
             ours_command = ["-s", str(ROOT / "Snakefile"), "--directory", folder, "--configfile", f"{folder}/many.yaml"]
             jobs = seconds(*ours_command)[1]
