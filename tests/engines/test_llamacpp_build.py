@@ -1,4 +1,4 @@
-"""Which compiler nvcc links llama.cpp with: one whose libraries share the system's libstdc++."""
+"""What decides the build of llama.cpp, and which compiler nvcc links it with: one whose libraries share the system's libstdc++."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coldprefix.engines.llamacpp import build
 from coldprefix.engines.llamacpp.build import sharing_compiler
 from coldprefix.errors import ColdprefixError
 
@@ -31,3 +32,12 @@ def test_where_no_compiler_will_do_the_message_says_what_to_install(static: str)
         sharing_compiler([static])
     with pytest.raises(ColdprefixError, match="tried none"):
         sharing_compiler(["no-such-compiler"])
+
+
+def test_what_is_said_to_the_compiler_decides_the_build_and_a_comment_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, text, copy = build.built_from("cpu"), build.FASTER.read_text(), tmp_path / "faster.cmake"
+    monkeypatch.setattr(build, "FASTER", copy)
+    copy.write_text(f"# why\n{text}")
+    assert build.built_from("cpu") == before
+    copy.write_text(text.replace("-O0", "-O3"))
+    assert build.built_from("cpu") != before

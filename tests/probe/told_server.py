@@ -15,7 +15,7 @@ BLOCK = 16
 class ToldServer:
     """Use it as a context manager. ``form``: tokens that were reused -> what an answer's `usage` holds beside its sums."""
 
-    def __init__(self, form: Callable[[int], dict[str, Any]], takes_ids: bool = True) -> None:
+    def __init__(self, form: Callable[[int], dict[str, Any]], takes_ids: bool = True, together: int = 1) -> None:
         kept: set[tuple[int, ...]] = set()
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,8 +51,10 @@ class ToldServer:
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.end_headers()
-                for _ in range(asked["max_tokens"]):
-                    self.wfile.write(b'data:{"choices": [{"text": " a"}]}\r\n\r\n')  # no space: as the specification allows
+                for begin in range(0, asked["max_tokens"], together):
+                    tokens = min(together, asked["max_tokens"] - begin)
+                    # No space: as the specification allows.
+                    self.wfile.write(b'data:{"choices": [{"text": " a"}]}\r\n\r\n' * tokens)
                     self.wfile.flush()
                     threading.Event().wait(0.01)
                 self.wfile.write(b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\r\n\r\ndata: [DONE]\r\n\r\n")

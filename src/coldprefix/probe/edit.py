@@ -19,7 +19,6 @@ from coldprefix.job import common_prefix
 from coldprefix.probe.tell import shown
 
 TOKENS = 4  # that each streamed answer generates
-ATTEMPTS = 3  # for each round: on a busy machine two tokens may share a chunk, whose first time is then unknown
 Value = str | list[dict[str, Any]]
 
 
@@ -70,7 +69,7 @@ class Edit:
         tokens: of AFTER; shared: that BEFORE begins with, too; behind: that both end with. None where the server tells no tokens.
         reused, computed: of AFTER, as the server says; None where no request was what it was meant to be.
         ttft_ms: of AFTER after BEFORE, where the server reports no reuse of all requests; again_ms: of BEFORE asked again.
-        left_out: why requests were left out.
+        left_out: why requests, or their times alone, were left out.
         place: where texts part.
     """
 
@@ -87,7 +86,7 @@ class Edit:
     def text(self) -> str:
         """To read."""
         lines = [f"they part at {self.place}"] if self.place else []
-        left = [f"{len(self.left_out)} requests left out; the first: {self.left_out[0]}"] if self.left_out else []
+        left = [f"{len(self.left_out)} requests left out, or their times; the first: {self.left_out[0]}"] if self.left_out else []
         if self.reused is None:
             time = f"TTFT {shown(self.ttft_ms)} ms is UNVERIFIED: " if self.ttft_ms else ""
             return "\n".join([*lines, *left, f"{time}what the edit costs is not known"])
@@ -96,7 +95,7 @@ class Edit:
         lines.append(f"{self.reused} tokens survive, {self.computed} are computed{self._again()}")
         more = statistics.median(self.ttft_ms) - statistics.median(self.again_ms) if self.again_ms and self.ttft_ms else None
         per_token = f", {statistics.median(self.ttft_ms) / self.computed:.3f} a computed token" if self.computed and self.ttft_ms else ""
-        lines.append(f"TTFT {shown(self.ttft_ms)} ms{per_token} (n = {len(self.ttft_ms)})")
+        lines += [f"TTFT {shown(self.ttft_ms)} ms{per_token} (n = {len(self.ttft_ms)})"] if self.ttft_ms else []
         if more is not None:
             lines.append(
                 f"BEFORE asked again, still there: {shown(self.again_ms)} ms (n = {len(self.again_ms)}); the edit costs {more:+.1f} ms"
@@ -132,27 +131,28 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
         return together(session.own(lambda: wire.complete(known[which], max_tokens, stream), stream))
 
     shared = common_prefix(known["before"], known["after"]) if known else None
-    seen: list[tuple[int, int | None, float]] = []
+    seen: list[tuple[int, int | None]] = []
+    times: list[float] = []
     again: list[float] = []
     left_out: list[str] = []
     unverified: list[float] = []
-    number = 0
-    for _ in range(ATTEMPTS * rounds):
-        if number == rounds:
-            break
+    for number in range(rounds):
         on_round(number)
         if isinstance(wire, VllmWire):
             wire.also = {"cache_salt": secrets.token_hex(8)}  # so that each round finds nothing of the earlier ones
         ask("before", before, 1, stream=False)
         repeated = ask("before", before, TOKENS, stream=True)
         done = ask("after", after, TOKENS, stream=True)
-        number += (done.first_chunk_tokens or 1) == 1
         why = _unusable(done, shared, seen[0][0] if seen else None)
-        if why or done.cached_tokens is None or done.ttft_ms is None:
-            left_out.append(why or "not streamed")
+        if why or done.cached_tokens is None:
+            left_out.append(why or "not counted")
             unverified += [done.ttft_ms] if done.cached_tokens is None and done.ttft_ms is not None else []
             continue
-        seen.append((done.cached_tokens, done.prompt_tokens or (len(known["after"]) if known else None), done.ttft_ms))
+        seen.append((done.cached_tokens, done.prompt_tokens or (len(known["after"]) if known else None)))
+        if done.ttft_ms is None or done.first_chunk_tokens != 1:  # a busy machine may do that; the count holds
+            left_out.append(f"the first chunk carried {done.first_chunk_tokens} tokens, so the first token's time is unknown")
+        else:
+            times.append(done.ttft_ms)
         # A time of BEFORE is that of a prompt that is still there, or it says nothing.
         there = (
             repeated.cached_tokens is not None
@@ -168,7 +168,7 @@ def cost_of(session: EndpointSession, before: Value, after: Value, rounds: int, 
         behind=_behind(known["before"], known["after"], shared) if shared is not None else None,
         reused=reused,
         computed=tokens - reused if tokens is not None and reused is not None else None,
-        ttft_ms=[ttft for _, _, ttft in seen] or unverified,
+        ttft_ms=times or unverified,
         again_ms=again,
         left_out=left_out,
         place=parting(before, after) if isinstance(before, str) and isinstance(after, str) else None,
@@ -182,8 +182,6 @@ def _unusable(done: Completion, shared: int | None, first: int | None) -> str | 
         return f"of AFTER {done.cached_tokens} tokens were reused, and BEFORE shares only {shared} with it: the server knew it from before"
     if first is not None and done.cached_tokens != first:
         return f"{done.cached_tokens} tokens were reused, in the first round {first}: the server remembers that round, or others use it"
-    if done.first_chunk_tokens != 1:
-        return f"the first chunk carried {done.first_chunk_tokens} tokens, so the first token's time is unknown"
     return None
 
 
