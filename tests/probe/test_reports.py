@@ -108,10 +108,15 @@ def test_of_texts_the_servers_own_counts_are_given(tmp_path: Path, capsys: pytes
         assert probe(asked(server.url, before=tmp_path / "a", after=tmp_path / "b", rounds=2)) == 0
     text = capsys.readouterr().out
     assert "64 tokens survive, 26 are computed" in text and "(n = 1)" in text
-    assert "1 requests left out, or their times; the first: 80 tokens were reused, in the first round 64: the server remembers that round" in text
+    assert (
+        "1 requests left out, or their times; the first: 80 tokens were reused, in the first round 64: the server remembers that round"
+        in text
+    )
 
 
-def test_a_count_holds_where_two_tokens_share_a_chunk_and_only_its_time_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_count_holds_where_two_tokens_share_a_chunk_and_only_its_time_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a").write_text(" ".join(f"w{i}" for i in range(90)))
     (tmp_path / "b").write_text(" ".join(f"w{i}" for i in range(70)) + " other" * 20)
     with ToldServer(reported, takes_ids=False, together=2) as server:
