@@ -21,7 +21,9 @@ from coldprefix.process.identity import machine
 Row = dict[str, Any]
 STRIDE = 16  # numbers of prompts in a round: what a job's own trials are sent does not depend on which partners it has
 LOOKED_AT = ("query", "stream")  # steps that a pause precedes, since their times are what a trial is for
-PARTNER_TOKENS = 2  # that a partner's streaming query generates: it is there for its time to first token
+# Tokens that a partner's streaming query generates: it is there for its time to first token. More than 2, since vLLM sends the last two
+# of a stream close together: where a step takes a millisecond they came as one chunk, and the first token's time was not known.
+PARTNER_TOKENS = 4
 
 
 def run_trial(session: Session, prompts: TrialPrompts, job: Job, stream_tokens: int) -> list[Row]:

@@ -60,8 +60,9 @@ def counts(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]]) -> Iterator[
     for record, rows in cells:
         job = Job.model_validate(record["job"])
         for kind in job.kinds:
-            tokens = job.protocol.stream_tokens if kind.state == job.state else PARTNER_TOKENS
             own = rows.filter(pl.col("state") == kind.state, pl.col("configuration") == kind.configuration)
+            streamed = own.filter(pl.col("step") == "stream")["generated_tokens"].drop_nulls().to_list()
+            tokens = max(streamed, default=PARTNER_TOKENS)  # a partner's are 2 in data of earlier versions
             prompts = draw_trial(kind.lengths, kind.state, job.model.vocabulary, job.protocol.seed, 0, 0, "fresh")
             memory = registry.engine(job.engine).memory(record["in_force"], job.interface)
             for step, prompt, generated in steps_of(prompts, tokens):
