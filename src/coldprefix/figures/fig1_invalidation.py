@@ -95,12 +95,12 @@ def _group(panel: Axes, i: int, data: style.Measured, states: list[str], largest
 
 
 def _label(rows: pl.DataFrame) -> str:
-    """What a state costs: "+123 ms" and "0.55 ms/token"."""
+    """What a state costs: "+123 ms" and "0.55 ms/token" or "3.2 µs/token"."""
     cost, per_token = (style.find(rows, metric=metric) for metric in (COST, COST_PER_TOKEN))
     if not cost:
         return ""
     text = f"{style.signed(cost['median'], 0 if abs(cost['median']) >= 10 else 1)} ms"
-    return text + (f"\n{per_token['median']:#.2g} ms/token".replace("-", "\u2212").replace(". ", " ") if per_token else "")
+    return text + (f"\n{style.per_token(per_token['median'])}" if per_token else "")
 
 
 def _costs(data: style.Measured, rows: pl.DataFrame) -> str:

@@ -87,7 +87,7 @@ def _costs(panel: Axes, costs: pl.DataFrame, trials: pl.DataFrame, phases: list[
             style.bar(panel, i + shift, row, state, width)
             style.points(panel, i + shift, units, width)
             effect = style.find(costs, phase=phase, state=state, metric=EFFECT)
-            text = f"{row['median']:#.2g} ms/token".replace("-", "\u2212")
+            text = style.per_token(row["median"])
             _label(panel, i + shift, max(style.top(row), *units), text, effect, settings, rotation=90)
 
 

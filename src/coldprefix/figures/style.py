@@ -151,6 +151,12 @@ def apply(settings: Figures) -> None:
     )
 
 
+def per_token(ms: float) -> str:
+    """A cost per token for a label: "0.55 ms/token", "3.2 µs/token" where it is below a tenth of a millisecond, as on a GPU."""
+    value, unit = (ms, "ms") if abs(ms) >= 0.0995 else (1e3 * ms, "µs")
+    return f"{value:#.2g}".rstrip(".").replace("-", "\u2212") + f" {unit}/token"
+
+
 def signed(value: float, digits: int) -> str:
     """A number with its sign, the minus a real one."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\u2212")  # + 0.0: no minus before a zero
