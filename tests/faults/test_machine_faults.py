@@ -50,9 +50,9 @@ FULL = r"there is no space left on the disk for \S*"
     ("place", "target", "message"),
     [
         ("results/raw", TARGET, rf"phase3a/\S+: {FULL}requests\.parquet; make room and run snakemake again"),
-        ("results/experiments", "results/experiments/main/summary.txt", rf"{FULL}\.parquet"),
-        ("figures", "figures/phase3a_panels.pdf", rf"{FULL}phase3a_panels\.\w+"),
-        ("results/logs/phase3a", TARGET, r"phase3a/\S+: .*log does not say .*is its disk full"),
+        pytest.param("results/experiments", "results/experiments/main/summary.txt", rf"{FULL}\.parquet", marks=pytest.mark.slow),
+        pytest.param("figures", "figures/phase3a_panels.pdf", rf"{FULL}phase3a_panels\.\w+", marks=pytest.mark.slow),
+        pytest.param("results/logs/phase3a", TARGET, r"phase3a/\S+: .*log does not say .*is its disk full", marks=pytest.mark.slow),
     ],
 )
 def test_the_disk_is_full(run: Run, place: str, target: str, message: str) -> None:
@@ -73,7 +73,7 @@ def test_a_temporary_folder_with_too_long_a_name(run: Run, tmp_path: Path) -> No
     assert not list(long.iterdir())
 
 
-@pytest.mark.parametrize("which", ["phase3a", "phase3b"])
+@pytest.mark.parametrize("which", ["phase3a", pytest.param("phase3b", marks=pytest.mark.slow)])
 def test_memory_runs_out(request: pytest.FixtureRequest, which: str) -> None:
     """A limit on the process that holds the engine, set while it starts."""
     own: Run = request.getfixturevalue("run" if which == "phase3a" else "python_run")
@@ -85,6 +85,7 @@ def test_memory_runs_out(request: pytest.FixtureRequest, which: str) -> None:
     own.fails(MACHINE, f"a limit of 60 MiB on the process of {engine}", rf"{which}/\S+: .*(memory|cannot load|exited|ended).*log", 30)
 
 
+@pytest.mark.slow
 def test_the_clock_jumps(run: Run, tmp_path: Path) -> None:
     """An hour back and two hours on, while cells are measured. Durations come from the monotonic clock."""
     library, offset = tmp_path / "clock_jump.so", tmp_path / "offset"

@@ -43,6 +43,7 @@ def test_the_server_hangs_before_it_is_ready(run: Run) -> None:
     run.fails(ENGINE, "SIGSTOP before it is ready (`start_timeout_s: 5`)", r"phase3a/\S+: llama-server was not ready after 5 s.*\.log")
 
 
+@pytest.mark.slow
 def test_the_server_hangs(run: Run) -> None:
     run.start(*SOON)
     proxy = run.tamper(4, "stream", act=lambda: run.working("llama-server").suspend())
@@ -51,6 +52,7 @@ def test_the_server_hangs(run: Run) -> None:
     run.fails(ENGINE, "SIGSTOP in mid-stream", message, began=proxy.acted_at)
 
 
+@pytest.mark.slow
 def test_the_server_s_supervisor_is_killed(run: Run) -> None:
     """The process that would end the server; the kernel then ends the server itself."""
     run.start()
