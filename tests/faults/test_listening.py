@@ -48,6 +48,7 @@ def test_a_token_is_in_no_file_and_a_strange_folder_is_no_command(template: Path
     assert (own.cell(own.cells[1]) / "requests.parquet").exists() and not list(tmp_path.rglob("broken"))
     files = [p for p in folder.rglob("*") if p.is_file()]
     assert len(files) > 20 and not [p for p in files if token.encode() in p.read_bytes()]
+    own.tmp.rmdir()  # empty: nothing was left there
 
 
 def test_engines_get_no_token(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:

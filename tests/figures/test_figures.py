@@ -96,6 +96,21 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
 
 
 @pytest.mark.parametrize(
+    ("ms", "told"),
+    [
+        (0.1, "0.10 ms/token"),
+        (0.55, "0.55 ms/token"),
+        (12.3, "12 ms/token"),
+        (0.0994, "99 µs/token"),
+        (0.0032, "3.2 µs/token"),
+        (-0.00045, "\u22120.45 µs/token"),
+    ],
+)
+def test_a_cost_per_token_is_told_in_two_digits_without_leading_zeros(ms: float, told: str) -> None:
+    assert style.per_token(ms) == told
+
+
+@pytest.mark.parametrize(
     ("name", "experiments", "words"),
     [
         (
@@ -119,21 +134,6 @@ def test_fig1_shows_all_backends_and_says_which_weights(measured: Measure, confi
         ("fig6_confound", ["confound"], ["tokens reused,", "says the engine", "repeated prompts", "the whole prompt: 280"]),
     ],
 )
-@pytest.mark.parametrize(
-    ("ms", "told"),
-    [
-        (0.1, "0.10 ms/token"),
-        (0.55, "0.55 ms/token"),
-        (12.3, "12 ms/token"),
-        (0.0994, "99 µs/token"),
-        (0.0032, "3.2 µs/token"),
-        (-0.00045, "\u22120.45 µs/token"),
-    ],
-)
-def test_a_cost_per_token_is_told_in_two_digits_without_leading_zeros(ms: float, told: str) -> None:
-    assert style.per_token(ms) == told
-
-
 def test_the_figures_of_the_sweeps(
     name: str, experiments: list[str], words: list[str], measured: Measure, config: Config, tmp_path: Path
 ) -> None:
