@@ -48,7 +48,7 @@ probe: setup  ## what does the cache of the server at URL=http://127.0.0.1:8080 
 trace: setup  ## what of FILE=docs/agent_trace.jsonl, a log of requests, a cache reuses, and where its prompts break; docs/traces.md
 	@$(RUN) snakemake --config trace=$(or $(FILE),docs/agent_trace.jsonl) -- results/trace/trace.md
 
-test: setup  ## the tests, less those that only repeat with other values
+test: setup  ## the tests, less those that only repeat with other values and the faults that take long (make faults)
 	@$(RUN) python -m compileall -q src && python -m pytest -n 2
 
 test-all: setup  ## all tests, the slow ones, too
