@@ -44,6 +44,17 @@ def test_fig7_shows_the_cost_of_an_edit_by_its_depth(values: Values, config: Con
     assert all(reused % 128 == 0 for reused in vllm["reused_tokens"].to_list()), "whole blocks"
 
 
+def test_fig7_draws_a_curve_for_each_length_of_the_prompt(values: Values, config: Config, tmp_path: Path) -> None:
+    values["sweeps"]["depth"] |= {"configurations": ["A320_B160", "A640_B320"], "mixed": True}
+    drawing = fig7_depth.draw(fake_run.measured(values, ["phase3b"], ["depth"]), config.figures)
+    _, text = written(drawing, tmp_path, config)
+    assert "480 tokens" in text and "960 tokens" in text
+    short, long = (drawing.rows.filter(pl.col("prompt_tokens") == n) for n in (480, 960))
+    assert short.height == long.height == 10 and short["depth_pct"].to_list() == pytest.approx(long["depth_pct"].to_list(), abs=0.2)
+    assert short["predicted_ms"].to_list() == pytest.approx(short["median"].to_list()), "each length has a line of its own"
+    assert long["predicted_ms"].to_list() == pytest.approx(long["median"].to_list())
+
+
 def test_fig8_shows_each_kind_of_edit(values: Values, config: Config, tmp_path: Path) -> None:
     drawing = fig8_edits.draw(fake_run.measured(values, list(registry.phases()), ["edits"]), config.figures)
     _, text = written(drawing, tmp_path, config)

@@ -21,9 +21,11 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     data = data.of(sweep="depth")
     figure, axes = plt.subplots(2, len(data.phases), figsize=(settings.text_in, 3.4), sharex=True, sharey="row", squeeze=False)
     rows: list[dict[str, Any]] = []
+    tokens = sorted(data.trials["warmup_prompt_tokens"].drop_nulls().unique())
     for panels, phase in zip(axes.T, data.phases, strict=True):
-        own = data.trials.filter("valid", pl.col("phase") == phase)
-        rows += _column(panels, own, phase)
+        for i, length in enumerate(tokens):
+            own = data.trials.filter("valid", pl.col("phase") == phase, pl.col("warmup_prompt_tokens") == length)
+            rows += _curve(panels, own, phase, length, hollow=i > 0)
         panels[0].set_title(style.backend_title(phase))
         panels[1].set_xlabel("depth of the edit (%)")
         panels[1].set_xticks([0, 25, 50, 75, 100])
@@ -32,12 +34,19 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     axes[0][0].set_ylabel("TTFT (ms)")
     axes[1][0].set_ylabel("tokens reused,\nsays the engine")
     grey = {"color": "#777777", "linewidth": 0.8}
+    measured = {"linestyle": "", "marker": "o", "color": "#555555", "markersize": 3.5}
+    if len(tokens) == 1:
+        points = [plt.Line2D([], [], label="measured", **measured)]
+    else:
+        points = [
+            plt.Line2D([], [], label=f"{n:,} tokens", markerfacecolor="white" if i else None, **measured) for i, n in enumerate(tokens)
+        ]
     lines = [
-        plt.Line2D([], [], linestyle="", marker="o", color="#555555", markersize=3.5, label="measured"),
+        *points,
         plt.Line2D([], [], linestyle="--", label="predicted from the tokens computed", **grey),
         plt.Line2D([], [], linestyle=":", label="in common with the cached prompt", **grey),
     ]
-    figure.legend(handles=lines, loc="outside upper right", ncols=3, handlelength=2.2)
+    figure.legend(handles=lines, loc="outside upper right", ncols=len(lines), handlelength=2.2)
     captions.note(figure, captions.measured_note(data), settings.font_pt)
     text = "What an edit costs by where it stands: one token of a cached prompt is another, at 0 to 100 % of its length (100 %: nothing is edited, a"
     text += " question is appended). Above, time to first token of the edited prompt with its question; dashed, what the tokens that it computes"
@@ -46,15 +55,16 @@ def draw(data: style.Measured, settings: Figures) -> style.Drawing:
     return style.Drawing(figure, pl.DataFrame(rows), captions.caption(data, text))
 
 
-def _column(panels: Sequence[Axes], own: pl.DataFrame, phase: str) -> list[dict[str, Any]]:
+def _curve(panels: Sequence[Axes], own: pl.DataFrame, phase: str, tokens: int, hollow: bool) -> list[dict[str, Any]]:
     look: dict[str, Any] = {
         "color": style.BACKEND_COLOURS[phase],
         "marker": style.BACKEND_MARKERS[phase],
         "markersize": 3.5,
+        "markerfacecolor": "white" if hollow else None,
         "linewidth": 0.9,
     }
     cells = {str(state): cell for (state,), cell in own.group_by("state", maintain_order=True)}
-    rows = [_row(phase, state, cell) for state, cell in cells.items()]
+    rows = [_row(phase, tokens, state, cell) for state, cell in cells.items()]
     rows.sort(key=lambda row: row["depth_pct"])
     if not rows:
         return []
@@ -74,8 +84,8 @@ def _column(panels: Sequence[Axes], own: pl.DataFrame, phase: str) -> list[dict[
     return rows
 
 
-def _row(phase: str, state: str, cell: pl.DataFrame) -> dict[str, Any]:
-    common, warm = (float(cell[column].median() or 0) for column in ("query_reusable_tokens", "warmup_prompt_tokens"))  # type: ignore[arg-type]
+def _row(phase: str, tokens: int, state: str, cell: pl.DataFrame) -> dict[str, Any]:
+    common = float(cell["query_reusable_tokens"].median() or 0)  # type: ignore[arg-type]
     counts = {"reused_tokens": cell["stream_cached_tokens"].median(), "computed_tokens": cell["stream_evaluated_tokens"].median()}
-    named = {"phase": phase, "state": state, "depth_pct": 100 * common / warm if warm else 0.0, "common_tokens": common}
+    named = {"phase": phase, "prompt_tokens": tokens, "state": state, "depth_pct": 100 * common / tokens, "common_tokens": common}
     return named | counts | {"metric": "ttft_ms", "unit": "ms"} | style.row_of(estimate(cell, "ttft_ms"))
