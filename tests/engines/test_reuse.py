@@ -71,8 +71,13 @@ SEEN: dict[str, tuple[Callable[[], Memory], list[int], list[int]]] = {
     "vLLM, full attention": (lambda: FreeQueue(128, 227), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
     "vLLM, windows as full attention": (lambda: Pool(128), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
     "vLLM, windows or states": (lambda: SparsePool(128), [896, 896, 0, 0, 896, 0, 0, 0, 0, 0], [896] * 10),
+    "vLLM, windows of 512": (lambda: SparsePool(128, 512), [896, 896, 0, 0, 896, 0, 0, 0, 0, 0], [896] * 10),
     "vLLM, windows, blocks of 32": (lambda: SparsePool(32), [992, 992, 0, 0, 0, 0, 0, 0, 0, 0], [992] * 10),
-    "vLLM, windows, kept at each block": (lambda: SparsePool(128, 128), [896, 896, 0, 384, 896, 384, 384, 0, 384, 128], [896] * 10),
+    "vLLM, windows, kept at each block": (
+        lambda: SparsePool(128, interval=128),
+        [896, 896, 0, 384, 896, 384, 384, 0, 384, 128],
+        [896] * 10,
+    ),
 }
 
 
@@ -106,6 +111,30 @@ def test_an_edit_that_comes_a_second_time_finds_what_the_first_one_has_left(memo
     assert [memory.ask(prompt, 1).least for prompt in prompts] == seen
 
 
+@pytest.mark.parametrize(
+    ("window", "tokens", "place", "seen"),
+    [  # of a new prompt, an edit, the same edit again, and the first prompt with 24 more (vLLM 0.32, CPU build, Gemma 3 and gpt-oss)
+        (512, 263, 131, [0, 128, 128, 256]),
+        (512, 400, 80, [0, 0, 0, 384]),
+        (512, 520, 390, [0, 384, 384, 512]),
+        (512, 640, 128, [0, 128, 128, 512]),
+        (512, 640, 480, [0, 384, 384, 512]),
+        (512, 700, 140, [0, 0, 128, 640]),
+        (512, 700, 525, [0, 0, 512, 640]),
+        (512, 1000, 750, [0, 0, 640, 896]),
+        (128, 263, 131, [0, 0, 128, 256]),
+        (128, 400, 300, [0, 0, 256, 384]),
+        (128, 640, 128, [0, 0, 128, 512]),
+    ],
+)
+def test_a_prompt_within_a_window_is_kept_whole(window: int, tokens: int, place: int, seen: list[int]) -> None:
+    chance = random.Random(8)
+    w = fresh(chance, tokens)
+    edited = ([*w[:place], *fresh(chance, 1), *w[place + 1 :]] for _ in range(2))
+    memory = SparsePool(128, window)
+    assert [memory.ask(prompt, 1).least for prompt in (w, *edited, w + fresh(chance, 24))] == seen
+
+
 def test_a_trial_of_the_study_on_window_models() -> None:
     """Query and stream of one trial reuse different amounts on vLLM; llama-server keeps no checkpoint inside a long prompt."""
 
@@ -117,6 +146,8 @@ def test_a_trial_of_the_study_on_window_models() -> None:
 
     assert trial(SparsePool(128), False) == [0, 640, 640, 768]
     assert trial(SparsePool(128), True) == [0, 0, 640, 512]
+    assert trial(SparsePool(128, 512), False) == [0, 640, 640, 768]
+    assert trial(SparsePool(128, 512), True) == [0, 0, 640, 512]
     assert trial(server(512)(), True)[:3] == [0, 251, 275]
     assert trial(server(1024)(), False)[:3] == [0, 763, 762]
     assert trial(server(1024)(), True)[:3] == [0, 251, 275]
@@ -175,5 +206,5 @@ def test_what_was_generated_is_held_but_for_the_last_token() -> None:
 )
 def test_the_rule_of_vllm_follows_from_what_is_in_force(in_force: dict[str, object], kind: type[Memory]) -> None:
     told = {"prefix_caching": True, "block_tokens": 128, "layers": "full", "hybrid_manager": True, "retention_tokens": 0, "blocks": 227}
-    told |= {"pool_blocks": "auto"} | in_force
+    told |= {"pool_blocks": "auto", "window": 512} | in_force
     assert type(memory_of(told)) is kind

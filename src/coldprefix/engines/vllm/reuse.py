@@ -57,28 +57,44 @@ class FreeQueue(Memory):
 
 
 class SparsePool(Pool):
-    """Full attention keeps every block, the groups of windows and states (with prefix_cache_retention_interval 0, the default) only
+    """Full attention keeps every block, the groups of windows and states (with prefix_cache_retention_interval 0, the default) only what
+    leads up to
 
     - the last block boundary of each prompt before its last token, from which its own repetition would go on;
     - a junction: the boundary up to which a prompt shared blocks that it could not use, so that the second one with that prefix can;
     - every multiple of the interval, if there is one.
+
+    A prompt goes on where the last ``window`` tokens, or all from the start, are kept. So of a prompt that is not longer than a window every
+    block is kept. (SlidingWindowManager.reachable_block_mask, find_longest_cache_hit.)
+
+    Args:
+        window: tokens that a sliding window looks back over; 0: a state, which stands for all before it.
+        interval: of retention, in tokens; 0: none.
     """
 
-    def __init__(self, block: int, interval: int = 0) -> None:
+    def __init__(self, block: int, window: int = 0, interval: int = 0) -> None:
         super().__init__(block)
+        self._run = max(1, -(-(window - 1) // block))  # blocks in a row that a prompt goes on from
+        self.borders = (block, self._run * block) if window else (block,)
         self._interval = interval
-        self._states: set[tuple[int, ...]] = set()
+        self._sparse: set[tuple[int, ...]] = set()  # prompts up to the end of a block that windows and states keep
 
     def ask(self, prompt: Sequence[int], generated: int) -> Promise:
         shared = self.longest(prompt)
-        reused = next((end for end in range(shared, 0, -self.block) if tuple(prompt[:end]) in self._states), 0)
+        reused = next((end for end in range(shared, 0, -self.block) if self._goes_on(prompt, end)), 0)
         self.keep(prompt)
-        self._states.add(tuple(prompt[: (len(prompt) - 1) // self.block * self.block]))
-        if shared > reused:
-            self._states.add(tuple(prompt[:shared]))
+        ends = {(len(prompt) - 1) // self.block * self.block, shared if shared > reused else 0}
         if self._interval:
-            self._states |= {tuple(prompt[:end]) for end in range(self._interval, len(prompt) + 1, self._interval)}
+            ends |= set(range(self._interval, len(prompt) + 1, self._interval))
+        for last in ends:  # what is reused was kept before
+            first = max(reused, last - self._run * self.block)
+            self._sparse |= {tuple(prompt[:end]) for end in range(first + self.block, last + 1, self.block)}
         return exactly(reused)
+
+    def _goes_on(self, prompt: Sequence[int], last: int) -> bool:
+        """Are the blocks kept that a window, or a state, needs at this boundary?"""
+        first = max(0, last - self._run * self.block)
+        return all(tuple(prompt[:end]) in self._sparse for end in range(first + self.block, last + 1, self.block))
 
 
 class OpenPool(Pool):
@@ -100,6 +116,6 @@ def memory_of(in_force: Mapping[str, Any]) -> Memory:
     elif interval == "all":
         rule = OpenPool(block) if in_force["layers"] == "states" else Pool(block)
     else:
-        rule = SparsePool(block, interval)
+        rule = SparsePool(block, in_force["window"] if in_force["layers"] == "window" else 0, interval)
     # Groups of windows and states take blocks of their own from a pool, and how many is not followed here.
     return rule if in_force["pool_blocks"] == "auto" else AtMost(rule)
