@@ -74,4 +74,4 @@ def test_the_studies_of_the_gpu_can_be_planned(values: Values, study: str) -> No
     assert set(own["experiments"]) == {job.sweep for job in plan.jobs.values()}
     assert all(job.accelerator == "cuda" and job.protocol.processes == 3 for job in plan.jobs.values())
     assert plan.job("phase1/eager/mixed/miss").settings["enforce_eager"] is True
-    assert plan.job("phase1/sync/mixed/miss").settings["async_scheduling"] is False
+    assert all(plan.job(f"phase1/sync/{mode}/mixed/miss").settings["async_scheduling"] is False for mode in ("graphs", "eager"))

@@ -14,11 +14,13 @@ from pydantic import BaseModel
 from coldprefix.analysis.merge import MERGED
 from coldprefix.analysis.self_check import SELF_CHECK
 from coldprefix.artifact import page as artifact
+from coldprefix.artifact import reference
 from coldprefix.data import tables
 from coldprefix.data.tables import SCHEMA_VERSION
 from coldprefix.engines.endpoint.settings import EndpointSettings
+from coldprefix.report import reuse_table
 from coldprefix.setup.building import ROOT
-from coldprefix.study import registry
+from coldprefix.study import checks, registry
 from coldprefix.study.config import Compare, Config, Figures, Override, Sweep, Variant
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
@@ -128,12 +130,20 @@ def data_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def reused_page() -> str:
+    """docs/reused.md"""
+    asked = {"cpu-architectures": ["architectures", "architecture_edits"], "cpu-edits": ["edits"]}
+    cells = [cell for name, sweeps in asked.items() for cell in reuse_table.read(reference.named(name).results / "raw", sweeps)]
+    return reuse_table.page(cells, checks.load(ROOT / "config.yaml"))
+
+
 def pages() -> dict[Path, str]:
     """Every page by its path."""
     return {
         ROOT / "workflow" / "schemas" / "config.schema.json": json.dumps(Config.model_json_schema(), indent=1) + "\n",
         ROOT / "docs" / "configuration.md": configuration_page(),
         ROOT / "docs" / "data.md": data_page(),
+        ROOT / "docs" / "reused.md": reused_page(),
         ROOT / "ARTIFACT.md": artifact.page(),
     }
 

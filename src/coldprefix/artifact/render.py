@@ -3,12 +3,18 @@ nothing here can measure."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
+import runpy
 import sys
+import traceback
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +48,11 @@ class Program:
     what: str | None = None
 
     @property
-    def command(self) -> list[str]:
+    def arguments(self) -> list[str]:
         told = [self.what] if self.what else []
         for name, value in self.options.items():
             told += [f"--{name}", *map(str, value if isinstance(value, list) else [] if value is None else [value])]
-        return [sys.executable, str(SCRIPTS / f"{self.name}.py"), *told]
+        return told
 
 
 def figures_of(plan: dict[str, Any]) -> dict[str, registry.Drawn]:
@@ -108,21 +114,42 @@ def _files(figure: str) -> list[str]:
 
 
 def make(reference: Reference, out: Path) -> list[str]:
-    """Run all programs in ``out``, as many at once as there are CPUs. Returns a line for each that failed, with its message."""
+    """Run all programs in ``out``, as many at once as there are CPUs. Returns a line for each that failed, with its message.
+
+    Raises:
+        ColdprefixError: a process was killed that ran them.
+    """
     out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for stage in stages(reference):
-            failed += [line for line in pool.map(lambda program: _run(program, out), stage) if line]
+    # Each process runs one program after the other: loading what they import takes longer than most of them.
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        try:
+            for stage in stages(reference):
+                failed += [line for line in pool.map(partial(_run, out=out.absolute()), stage) if line]
+        except BrokenProcessPool as error:
+            raise ColdprefixError(f"{reference.name}: a process that makes tables and figures was killed; is there memory left?") from error
     return failed
 
 
 def _run(program: Program, out: Path) -> str | None:
-    done = subprocess.run(program.command, cwd=out, capture_output=True, text=True)
-    if done.returncode == 0:
+    """In a process of its own: what a program of workflow/scripts does when it is started there."""
+    os.chdir(out)
+    script = str(SCRIPTS / f"{program.name}.py")
+    sys.argv = [script, *program.arguments]
+    said = io.StringIO()
+    code: object = 0
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            code = ended.code
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    if not code:
         return None
-    message = done.stderr.strip().split("coldprefix: ", 1)[-1].split("\n\n")[0]
-    return f"{program.makes}: {message or f'exit code {done.returncode}'}"
+    message = said.getvalue().strip().split("coldprefix: ", 1)[-1].split("\n\n")[0]
+    return f"{program.makes}: {message or f'exit code {code}'}"
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,11 @@ def confounded(provenance: Sequence[Mapping[str, Any]]) -> str:
     if len(phases) < 2:
         return ""
     text = "Backends were measured at different times"
-    types = {_title(record): _type(record) for record in provenance}
-    if len(set(types.values())) > 1:
-        named = " against ".join(f"{engine} {dtype}" for engine, dtype in types.items())
+    types: dict[str, list[str]] = {}
+    for record in provenance:
+        types.setdefault(_title(record), []).append(_type(record))
+    if len({dtype for own in types.values() for dtype in own}) > 1:
+        named = " against ".join(f"{engine} {' and '.join(dict.fromkeys(own))}" for engine, own in types.items())
         text += f", and engines compute with different types ({named}): compare within an engine"
     return text + "."
 

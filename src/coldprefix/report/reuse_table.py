@@ -15,7 +15,24 @@ from coldprefix.job import Job
 from coldprefix.measure.prompts import draw_trial
 from coldprefix.measure.protocol import PARTNER_TOKENS, steps_of
 from coldprefix.study import registry
+from coldprefix.study.config import Config
 
+PAGE = """# What was reused, by model, edit and backend
+
+Written from the raw files of a run; nothing in it is typed by hand. {where}
+
+## What runs where
+
+{runs}
+
+## Tokens reused
+
+Of [A, B] and a question ({lengths} tokens of A, B and Q), all trials, burn-in and rejected ones included. *first*: the query; *second*: the streaming query after
+the old prompt has been sent again; *old prompt again*: that old prompt after the query. In brackets what the rule of the engine's cache says where it is
+a range, in bold where it is another number. {right} of {all} are as the rule says.
+
+{counts}
+"""
 ASKED = {"query": "first", "stream": "second", "rewarm": "old prompt again"}
 
 
@@ -23,6 +40,7 @@ class Count(NamedTuple):
     """What one step of the trials of one state reused."""
 
     model: str
+    variant: str
     state: str
     step: str
     phase: str
@@ -69,7 +87,31 @@ def counts(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]]) -> Iterator[
                 promise = memory.ask(prompt, generated)
                 if step in ASKED:
                     seen = own.filter(pl.col("step") == step)["cached_tokens"].unique().sort().to_list()
-                    yield Count(job.model.name, kind.state, step, job.phase, promise, tuple(seen))
+                    yield Count(job.model.name, job.variant, kind.state, step, job.phase, promise, tuple(seen))
+
+
+def page(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]], config: Config) -> str:
+    """Both tables, with what they are of.
+
+    Args:
+        config: names the models that its sweeps ask for, measured or not, and their architectures.
+    """
+    jobs = [record["job"] for record, _ in cells]
+    sweeps = [config.sweeps[name] for name in dict.fromkeys(job["sweep"] for job in jobs) if name in config.sweeps]
+    asked = [variant.model for sweep in sweeps for variant in sweep.variants.values() if variant.model]
+    names = dict.fromkeys(asked + [job["model"]["name"] for job in jobs])
+    architectures = {name: config.models[name].architecture if name in config.models else "-" for name in names}
+    versions = sorted({f"{registry.engine(r['job']['engine']).title} {r['in_force']['version']}" for r, _ in cells})
+    lengths = sorted({"/".join(str(kind["lengths"][part]) for part in "ABQ") for job in jobs for kind in job["kinds"]})
+    found = list(counts(cells))
+    return PAGE.format(
+        where=f"{', '.join(versions)}; {jobs[0]['accelerator']}.",
+        runs=runs_table(cells, architectures, list(registry.phases()), jobs[0]["accelerator"]),
+        lengths=", ".join(lengths),
+        right=sum(not count.wrong for count in found),
+        all=len(found),
+        counts=counts_table(found),
+    )
 
 
 def runs_table(
@@ -80,19 +122,20 @@ def runs_table(
     Args:
         architectures: of the models, in the order of the rows.
     """
-    ran: dict[tuple[str, str], str] = {}
+    ran: dict[tuple[str, str], list[int]] = {}
     for record, rows in cells:
         trials = rows.group_by("process", "trial", "state", "configuration").agg(pl.col("rejection").is_not_null().any())
-        rejected = int(trials["rejection"].sum())
-        ran[record["job"]["model"]["name"], record["job"]["phase"]] = f"{trials.height} trials" + (
-            f", {rejected} rejected" if rejected else ""
-        )
+        own = ran.setdefault((record["job"]["model"]["name"], record["job"]["phase"]), [0, 0])
+        own[0] += trials.height
+        own[1] += int(trials["rejection"].sum())
     lines = [_row(["model", "architecture", *phases]), _row(["---"] * (2 + len(phases)))]
     for model, architecture in architectures.items():
         told = []
         for phase in phases:
             why = registry.engine(registry.phases()[phase].engine).refusals(accelerator).get(architecture)
-            told.append(ran.get((model, phase)) or (f"refused: {why}" if why else "not measured"))
+            trials_of, rejected = ran.get((model, phase), (0, 0))
+            measured = f"{trials_of} trials" + (f", {rejected} rejected" if rejected else "")
+            told.append(measured if trials_of else f"refused: {why}" if why else "not measured")
         lines.append(_row([model, architecture, *told]))
     return "\n".join(lines)
 
@@ -100,13 +143,32 @@ def runs_table(
 def counts_table(found: Sequence[Count]) -> str:
     """Model x edit x backend: tokens reused; with what the rule says where that is another number, or a range."""
     phases = [phase for phase in registry.phases() if any(count.phase == phase for count in found)]
-    by_place: dict[tuple[str, str, str], dict[str, Count]] = {}
+    names = _names(found)
+    states = registry.in_order([count.state for count in found])
+    by_place: dict[tuple[int, int, int], dict[str, Count]] = {}
     for count in found:
-        by_place.setdefault((count.model, count.state, count.step), {})[count.phase] = count
+        place = list(dict.fromkeys(names.values())).index(names[count.model, count.variant]), states.index(count.state)
+        by_place.setdefault((*place, list(ASKED).index(count.step)), {})[count.phase] = count
     lines = [_row(["model", "state", "asked", *phases]), _row(["---"] * (3 + len(phases)))]
-    for (model, state, step), own in by_place.items():
-        lines.append(_row([model, state, ASKED[step], *(str(own[phase]) if phase in own else "-" for phase in phases)]))
+    for _, own in sorted(by_place.items(), key=lambda item: item[0]):
+        one = next(iter(own.values()))
+        told = [str(own[phase]) if phase in own else "-" for phase in phases]
+        lines.append(_row([names[one.model, one.variant], one.state, ASKED[one.step], *told]))
     return "\n".join(lines)
+
+
+def _names(found: Sequence[Count]) -> dict[tuple[str, str], str]:
+    """What a row is called, by model and variant: the model, and the variant where a sweep has several of that model."""
+    variants: dict[tuple[str, str], set[str]] = {}
+    for count in found:
+        variants.setdefault((count.model, count.variant.split("/")[0]), set()).add(count.variant)
+    several = {place: own for place, own in variants.items() if len(own) > 1}
+    return {
+        (count.model, count.variant): f"{count.model}, {count.variant}"
+        if (count.model, count.variant.split("/")[0]) in several
+        else count.model
+        for count in found
+    }
 
 
 def _row(cells: Sequence[str]) -> str:
