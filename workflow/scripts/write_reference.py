@@ -134,7 +134,7 @@ def reused_page() -> str:
     """docs/reused.md"""
     asked = {"cpu-architectures": ["architectures", "architecture_edits"], "cpu-edits": ["edits"]}
     cells = [cell for name, sweeps in asked.items() for cell in reuse_table.read(reference.named(name).results / "raw", sweeps)]
-    return reuse_table.page(cells, checks.load(ROOT / "config.yaml"))
+    return reuse_table.page(cells, checks.load(ROOT / "config.yaml"), " and ".join(f"`reference/{name}`" for name in asked))
 
 
 def pages() -> dict[Path, str]:

@@ -19,7 +19,7 @@ from coldprefix.study.config import Config
 
 PAGE = """# What was reused, by model, edit and backend
 
-Written from the raw files of a run; nothing in it is typed by hand. {where}
+Written from the raw files of {source}; nothing in it is typed by hand. {where}
 
 ## What runs where
 
@@ -90,11 +90,12 @@ def counts(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]]) -> Iterator[
                     yield Count(job.model.name, job.variant, kind.state, step, job.phase, promise, tuple(seen))
 
 
-def page(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]], config: Config) -> str:
+def page(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]], config: Config, source: str = "a run") -> str:
     """Both tables, with what they are of.
 
     Args:
         config: names the models that its sweeps ask for, measured or not, and their architectures.
+        source: what they were read from, in words.
     """
     jobs = [record["job"] for record, _ in cells]
     sweeps = [config.sweeps[name] for name in dict.fromkeys(job["sweep"] for job in jobs) if name in config.sweeps]
@@ -105,6 +106,7 @@ def page(cells: Sequence[tuple[Mapping[str, Any], pl.DataFrame]], config: Config
     lengths = sorted({"/".join(str(kind["lengths"][part]) for part in "ABQ") for job in jobs for kind in job["kinds"]})
     found = list(counts(cells))
     return PAGE.format(
+        source=source,
         where=f"{', '.join(versions)}; {jobs[0]['accelerator']}.",
         runs=runs_table(cells, architectures, list(registry.phases()), jobs[0]["accelerator"]),
         lengths=", ".join(lengths),
