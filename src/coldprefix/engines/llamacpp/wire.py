@@ -54,7 +54,8 @@ class LlamaWire(Wire):
         return found
 
     def next_token(self, prompt: Sequence[int]) -> NextToken:
-        """As of `contract.Session`; without the forced token."""
+        """As of `contract.Session`. The probabilities are those before sampling, which the forced token does not change (seen: to the last digit);
+        without it llama-server leaves them out where the likeliest token is no complete character, or ends the text."""
         body: dict[str, Any] = {"stream": False, **NEUTRAL, "cache_prompt": self._prompt_cache}
         if self.form == "chat":
             body |= {"messages": self.render(prompt).value, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
@@ -62,6 +63,7 @@ class LlamaWire(Wire):
             told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         else:
             body |= {"prompt": self.render(prompt).value, "n_predict": 1, "n_probs": TOP}
+            body |= {"ignore_eos": True, "logit_bias": [[self.forced_token, 1000]]}
             answer = self.client.ask("/completion", body)
             told = answer["completion_probabilities"][0]["top_logprobs"]
         return NextToken({int(entry["id"]): float(entry["logprob"]) for entry in told}, count(answer, "timings", "cache_n"))
