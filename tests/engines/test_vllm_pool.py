@@ -31,7 +31,8 @@ def test_what_torch_compiles_is_kept_in_the_cache_and_not_in_the_temporary_folde
 def test_of_a_small_pool_the_memory_that_was_allowed_says_nothing(
     make_job: MakeJob, tmp_path: Path, override: int | None, told: tuple[Any, int | None]
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    windows = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": windows}))
     cache: dict[str, Any] = {
         "num_gpu_blocks": 64,
         "block_size": 32,
@@ -47,3 +48,4 @@ def test_of_a_small_pool_the_memory_that_was_allowed_says_nothing(
     }
     found = settings_in_force(config, make_job("phase2", "hit", CPU), tmp_path)
     assert (found["pool_blocks"], found["kv_bytes_per_token_at_most"]) == told and found["blocks"] == 64
+    assert (found["layers"], found["window"]) == ("window", 512), "what vLLM does not hold is read from the model"

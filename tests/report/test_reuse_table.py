@@ -47,6 +47,13 @@ def test_a_wrong_count_is_shown_with_both_numbers(job: Job, tmp_path: Path) -> N
     assert found["delete-16@50%", "query"].wrong and str(found["delete-16@50%", "query"]) == "384 (**not 480**)"
 
 
+def test_two_variants_of_a_sweep_on_one_model_are_told_apart(make_job: MakeJob, tmp_path: Path) -> None:
+    for variant in ("plain", "moved"):
+        measured(tmp_path, make_job("phase3a", "hit", CHANGES, "A640_B320", f"edits/{variant}"), NullSession("slot"))
+    table = reuse_table.counts_table(list(reuse_table.counts(reuse_table.read(tmp_path, ["edits"]))))
+    assert all(f"| gpt2-standin, edits/{variant} | hit | first | 960 |" in table for variant in ("plain", "moved"))
+
+
 def test_the_page_says_what_runs_and_what_is_refused_and_why(job: Job, tmp_path: Path) -> None:
     measured(tmp_path / "raw", job, NullSession("slot"))
     command = [sys.executable, str(ROOT / "workflow/scripts/write_reuse_tables.py"), "--raw", str(tmp_path / "raw")]

@@ -53,24 +53,27 @@ class LlamaWire(Wire):
         found: list[int] = self.client.ask("/tokenize", asked, "tokens")
         return found
 
+    @property
+    def _forced(self) -> dict[str, Any]:
+        return {"ignore_eos": True, "logit_bias": [[self.forced_token, 1000]]}
+
     def next_token(self, prompt: Sequence[int]) -> NextToken:
         """As of `contract.Session`. The probabilities are those before sampling, which the forced token does not change (seen: to the last digit);
-        without it llama-server leaves them out where the likeliest token is no complete character, or ends the text."""
+        without it llama-server was seen to leave them out of an answer."""
         body: dict[str, Any] = {"stream": False, **NEUTRAL, "cache_prompt": self._prompt_cache}
         if self.form == "chat":
             body |= {"messages": self.render(prompt).value, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
             answer = self.client.ask("/v1/chat/completions", body)
             told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         else:
-            body |= {"prompt": self.render(prompt).value, "n_predict": 1, "n_probs": TOP}
-            body |= {"ignore_eos": True, "logit_bias": [[self.forced_token, 1000]]}
+            body |= {"prompt": self.render(prompt).value, "n_predict": 1, "n_probs": TOP, **self._forced}
             answer = self.client.ask("/completion", body)
             told = answer["completion_probabilities"][0]["top_logprobs"]
         return NextToken({int(entry["id"]): float(entry["logprob"]) for entry in told}, count(answer, "timings", "cache_n"))
 
     def complete(self, prompt: Sequence[int], max_tokens: int, stream: bool) -> Completion:
         rendered = self.render(prompt)
-        body: dict[str, Any] = {"stream": stream, **NEUTRAL, "ignore_eos": True, "logit_bias": [[self.forced_token, 1000]]}
+        body: dict[str, Any] = {"stream": stream, **NEUTRAL, **self._forced}
         body |= {"cache_prompt": self._prompt_cache}
         if self.form == "chat":
             body |= {"messages": rendered.value, "max_tokens": max_tokens, "timings_per_token": True}

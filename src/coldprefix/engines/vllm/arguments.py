@@ -133,6 +133,7 @@ def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str
         ColdprefixError: a field is missing, as after an upgrade that renamed it.
     """
     shape = read_json(model / "config.json")
+    shape = shape.get("text_config") or shape
     try:
         own, cache, scheduler = config["model_config"], config["cache_config"], config["scheduler_config"]
         blocks, block_tokens = cache["num_gpu_blocks"], cache["block_size"]
@@ -155,7 +156,7 @@ def settings_in_force(config: dict[str, Any], job: Job, model: Path) -> dict[str
             "mamba_mode": cache["mamba_cache_mode"],
             "hybrid_manager": not scheduler["disable_hybrid_kv_cache_manager"],
             "layers": layers_of(shape),
-            "window": (shape.get("text_config") or shape)["sliding_window"] if layers_of(shape) == "window" else None,
+            "window": shape["sliding_window"] if layers_of(shape) == "window" else None,
             "dtype": str(own["dtype"]).removeprefix("torch."),
             "enforce_eager": own["enforce_eager"],
             "graph_tokens": None if own["enforce_eager"] else _graph_tokens(config["compilation_config"]),
