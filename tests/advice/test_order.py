@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldprefix.advice.order import best_of, layout_of, reused_by
+from coldprefix.advice.times import over_processes, saved
 from coldprefix.engines.reuse import Pool, Slot
 from coldprefix.errors import ColdprefixError
 from coldprefix.study.by_layout import sweep_of
@@ -72,6 +73,18 @@ def test_no_order_computes_less_than_the_best(parts: list[tuple[int, Any, bool]]
     best = layout_of(prompt.best_order(), prompt, reused).computed_tokens
     *rest, question = prompt.segments
     assert best <= min(layout_of([*order, question], prompt, reused).computed_tokens for order in permutations(rest)) + 1e-6
+
+
+def test_a_saving_is_taken_within_each_process() -> None:
+    # Three processes of very different speed, each of which saves 10 ms: of the times nobody could tell, of the differences all do.
+    now = {"a": 100.0, "b": 150.0, "c": 200.0, "other": 1.0}
+    then = {"b": 140.0, "a": 90.0, "c": 190.0, "alone": 5000.0}
+    found = saved(now, then)
+    assert (found.value, found.low, found.high) == (10, 10, 10) and found.processes == 3
+    low, high = over_processes(now).low, over_processes(now).high
+    assert low is not None and high is not None and high - low > 100
+    two = saved({"a": 2.0, "b": 3.0}, {"a": 1.0, "b": 1.0})
+    assert two.value == 1.5 and two.low is None and two.high is None, "no interval from two processes"
 
 
 def test_places_are_kept_and_blocks_can_make_an_order_no_better() -> None:

@@ -111,6 +111,10 @@ def test_the_advice_predicts_what_is_measured(values: Values, config: Config, tm
     for row in (now, best):
         assert row["predicted_ms"] == pytest.approx(5 + 0.1 * row["computed_tokens"], rel=0.02)
         assert row["measured_ms"] == pytest.approx(row["predicted_ms"], rel=0.02)
+    for kind in ("predicted", "measured"):
+        assert now[f"{kind}_saved_ms"] is None, "as it stands nothing is saved"
+        assert best[f"{kind}_saved_ms"] == pytest.approx(0.1 * 70, rel=0.02)
+        assert best[f"{kind}_saved_low"] <= best[f"{kind}_saved_ms"] <= best[f"{kind}_saved_high"]
     page = advice_table.page(advice, PROMPT, "weights; machine")
     assert "**llama.cpp Python**: write system, date, question: 95 computed tokens become 25" in page and "(measured)" in page
     drawing = advice_figure.draw(advice, config.figures, "weights; machine")

@@ -13,6 +13,7 @@ import pytest
 from browser import Browser
 from conftest import Values
 
+from coldprefix.advice.table import ADVICE
 from coldprefix.analysis.self_check import self_check
 from coldprefix.claims.table import CLAIMS
 from coldprefix.data import tables
@@ -115,6 +116,34 @@ def test_the_page_says_what_was_rejected_and_what_was_not_decided(page: Path) ->
         "a claim leads to its figure, if that is drawn"
     )
     assert 'src="http' not in text and 'href="http' not in text
+
+
+def test_the_advice_on_a_prompt_is_a_section_of_the_report(page: Path, values: Values, tmp_path: Path, browser: Browser) -> None:
+    assert 'id="advice"' not in page.read_text(), "nobody asked"
+    row = dict.fromkeys(ADVICE) | {
+        "phase": "phase3b",
+        "prompt_tokens": 756,
+        "computed_tokens": 95.0,
+        "measured_ms": 14.5,
+        "order": "as it stands",
+        "segments": EVIL,
+    }
+    best = row | {"order": "best", "segments": "system, date, question", "computed_tokens": 25.0, "measured_ms": 7.5, "measured_saved_ms": 7.0, "measured_saved_low": 6.5, "measured_saved_high": 7.5}  # fmt: skip
+    advice = pl.DataFrame([row, best], schema=tables.schema(ADVICE))
+    rows, provenance = fake_run.requests(values, {"phases": ["phase3b"], "experiments": ["main"]})
+    for record in provenance:
+        record |= {"wall_s": 60.0, "job_s": 61.0, "engine_busy_s": 48.0, "engine_start_s": [3.0], "settle_s": 1.0, "in_force": {"slots": 1}, "finished_at": "2026-01-01T00:00:00+00:00"}  # fmt: skip
+    told = tmp_path / "told.html"
+    told.write_text(report.build(*fake_run.tables_of(rows), None, provenance, [], advice=advice), encoding="utf-8")
+    browser.open(told, 400)
+    assert browser.run("document.documentElement.scrollWidth") <= 400
+    text = browser.run("document.querySelector('#advice ~ dl').textContent")
+    assert "95 computed tokens become 25, 14.5 ms to the first token become 7.5, 7.0 [6.5, 7.5] ms less (measured)." in text
+    assert browser.run("document.querySelectorAll('#advice-table tbody tr').length") == 2
+    assert (
+        browser.run("document.querySelector('nav a[href=\"#advice\"]').textContent") == "Layout"
+        and browser.run("document.title") == "coldprefix report"
+    )
 
 
 def test_a_report_without_claims_says_so(page: Path, values: Values) -> None:

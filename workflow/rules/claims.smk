@@ -60,6 +60,8 @@ rule report:
         peers=rules.peers.output.text,
         self_check="results/self_check.parquet",
         provenance="results/provenance.json",
+        # table, seal, page and figure, where a prompt to advise on is given
+        advice=rules.layout.output if STUDY.config.layout else [],
     output:
         report(
             "results/report.html",
@@ -70,7 +72,15 @@ rule report:
         "results/logs/report.log",
     params:
         program=command_of("build_report"),
-        figures=[f"figures/{name}.png" for name in [*FIGURES, "calibration"]],
+        figures=[
+            f"figures/{name}.png"
+            for name in [
+                *FIGURES,
+                "calibration",
+                *(["layout"] if STUDY.config.layout else []),
+            ]
+        ],
+        advice=("--advice results/layout/advice.parquet" if STUDY.config.layout else ""),
         code=digest("build_report"),
     message:
         "writing the report"
@@ -78,7 +88,7 @@ rule report:
         "{params.program} --trials results/trials.parquet"
         " --summary results/summary.parquet --claims results/claims.parquet --figures {params.figures:q}"
         " --calibration {input.calibration:q} --clock {input.clock:q} --peers {input.peers:q} --self-check {input.self_check:q} --out {output:q} --provenance {input.provenance:q}"
-        " 2>&1 | tee -i {log:q} >&2"
+        " {params.advice} 2>&1 | tee -i {log:q} >&2"
 
 
 if STUDY.config.compare is not None:

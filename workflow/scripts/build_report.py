@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
+from coldprefix.advice.table import ADVICE
 from coldprefix.analysis.self_check import SELF_CHECK
 from coldprefix.data import tables
 from coldprefix.data.parquet import read_table, read_tables
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--clock", type=Path, help="the calibration's summary: results/calibration/summary.parquet")
     parser.add_argument("--peers", type=Path, help="the engines' own instruments beside the harness, as text")
     parser.add_argument("--self-check", type=Path, help="the same computation measured in two places: results/self_check.parquet")
+    parser.add_argument("--advice", type=Path, help="where the parts of a prompt should stand: results/layout/advice.parquet")
     parser.add_argument("--provenance", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -41,7 +43,8 @@ def main() -> None:
     peers = arguments.peers.read_text() if arguments.peers else None
     checked = read_tables([arguments.self_check], SELF_CHECK) if arguments.self_check else None
     clock = read_table(arguments.clock) if arguments.clock else None
-    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers, checked, clock)
+    advice = read_tables([arguments.advice], ADVICE) if arguments.advice else None
+    html = page.build(trials, summary, claims, provenance, arguments.figures, calibration, peers, checked, clock, advice)
     write_text(arguments.out, html)
 
 

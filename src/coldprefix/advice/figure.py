@@ -36,7 +36,9 @@ def draw(advice: pl.DataFrame, settings: Figures, scope: str) -> style.Drawing:
                 fontsize=settings.font_pt - 2,
                 color="white",
             )
-    axes.set_xticks(range(len(phases)), captions.backends(phases))
+    axes.set_xticks(
+        range(len(phases)), [f"{title}\n{_saved(advice, phase)}" for phase, title in zip(phases, captions.backends(phases), strict=True)]
+    )
     axes.set_ylabel("expected TTFT (ms)")
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in LOOKS.items()]
     figure.legend(
@@ -45,5 +47,17 @@ def draw(advice: pl.DataFrame, settings: Figures, scope: str) -> style.Drawing:
     captions.note(figure, scope.replace("; ", ".\n") + f".\nBars: {captions.INTERVAL}.", settings.font_pt)
     text = "Expected time to first token of a request of the prompt, as it stands and in its best order, with the expected number of computed tokens"
     text += f" in the bars. Bars: measured, {captions.INTERVAL}; dashed: predicted from the sweep over lengths and the rule of the engine's cache."
-    text += f" {scope}."
+    text += (
+        f" Below each backend: by how much the best order is earlier, as measured within each engine process, {captions.INTERVAL}. {scope}."
+    )
     return style.Drawing(figure, advice, text)
+
+
+def _saved(advice: pl.DataFrame, phase: str) -> str:
+    """The measured saving of a backend in one line."""
+    row = advice.row(by_predicate=(pl.col("phase") == phase) & (pl.col("order") == BEST), named=True)
+    saved, low, high = (row[f"measured_saved_{part}"] for part in ("ms", "low", "high"))
+    if saved is None:
+        return ""
+    interval = f"\n[{-high:.0f}, {-low:.0f}]" if low is not None else ""
+    return f"{-saved:+.0f} ms{interval}".replace("-", "\N{MINUS SIGN}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -15,8 +15,8 @@ from coldprefix.study.by_layout import state_at
 Curve = Callable[[int, int], float]  # (tokens computed, tokens reused) -> ms
 
 
-def curves(scaling: pl.DataFrame) -> list[Curve]:
-    """A curve for each engine process of one backend: between the measured lengths a straight line, beyond them the slope of the next two.
+def curves(scaling: pl.DataFrame) -> dict[str, Curve]:
+    """By engine process the curve of one backend: between the measured lengths a straight line, beyond them the slope of the next two.
 
     Args:
         scaling: the valid trials of the sweep `scaling` of one backend (tables.TRIALS): misses of rising length, and hits, whose times by
@@ -26,10 +26,10 @@ def curves(scaling: pl.DataFrame) -> list[Curve]:
     reused = linear.fit(linear.equally_computed(hits), "stream_cached_tokens")
     per_reused = reused.slope.value if reused and reused.slope.value else 0.0
     medians = misses.drop_nulls("ttft_ms").group_by("engine_process", "stream_evaluated_tokens").agg(pl.col("ttft_ms").median())
-    found = []
-    for _, own in medians.sort("engine_process", "stream_evaluated_tokens").group_by("engine_process", maintain_order=True):
+    found = {}
+    for (process,), own in medians.sort("engine_process", "stream_evaluated_tokens").group_by("engine_process", maintain_order=True):
         if own.height > 1:
-            found.append(_curve(own["stream_evaluated_tokens"].to_list(), own["ttft_ms"].to_list(), per_reused))
+            found[str(process)] = _curve(own["stream_evaluated_tokens"].to_list(), own["ttft_ms"].to_list(), per_reused)
     return found
 
 
@@ -43,22 +43,32 @@ def _curve(tokens: Sequence[int], ms: Sequence[float], per_reused: float) -> Cur
     return curve
 
 
-def predicted(layout: Layout, of: Sequence[Curve]) -> Estimate:
-    """Expected time to first token of a request, in ms, over processes."""
-    return student([sum(case.chance * curve(case.computed, case.reused) for case in layout.cases) for curve in of], None)
+def predicted(layout: Layout, of: Mapping[str, Curve]) -> dict[str, float]:
+    """Expected time to first token of a request, in ms, by the engine process whose curve tells it."""
+    return {process: sum(case.chance * curve(case.computed, case.reused) for case in layout.cases) for process, curve in of.items()}
 
 
-def measured(layout: Layout, context: int, trials: pl.DataFrame) -> Estimate:
-    """The same from the measured times of each case, in ms, over processes.
+def measured(layout: Layout, context: int, trials: pl.DataFrame) -> dict[str, float]:
+    """The same from the measured times of each case, by engine process; a process that lacks a case is left out.
 
     Args:
         context: tokens of the prompt without its question.
         trials: the valid trials of the sweep `layout` of one backend.
     """
     medians = trials.drop_nulls("ttft_ms").group_by("engine_process", "state").agg(pl.col("ttft_ms").median())
-    values = []
-    for _, own in medians.sort("engine_process").group_by("engine_process", maintain_order=True):
+    found = {}
+    for (process,), own in medians.sort("engine_process").group_by("engine_process", maintain_order=True):
         by_state = dict(own.select("state", "ttft_ms").iter_rows())
         if all(state_at(case.before, context) in by_state for case in layout.cases):
-            values.append(sum(case.chance * by_state[state_at(case.before, context)] for case in layout.cases))
-    return student(values, None)
+            found[str(process)] = sum(case.chance * by_state[state_at(case.before, context)] for case in layout.cases)
+    return found
+
+
+def over_processes(values: Mapping[str, float]) -> Estimate:
+    """The mean over engine processes, with Student's interval."""
+    return student(list(values.values()), None)
+
+
+def saved(now: Mapping[str, float], then: Mapping[str, float]) -> Estimate:
+    """By how many ms a request is earlier ``then`` than ``now``, over the engine processes that know both: a process's own speed cancels out."""
+    return over_processes({process: now[process] - then[process] for process in now if process in then})

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import polars as pl
 
+from coldprefix.advice import table as advice_table
 from coldprefix.analysis import walltime
 from coldprefix.analysis.caveats import caveats_of
 from coldprefix.analysis.self_check import NOMINAL
@@ -54,6 +55,7 @@ def build(
     peers: str | None = None,
     self_check: pl.DataFrame | None = None,
     clock: pl.DataFrame | None = None,
+    advice: pl.DataFrame | None = None,
 ) -> str:
     """The page.
 
@@ -65,6 +67,7 @@ def build(
         peers: the table of `instrument.peers.table`.
         self_check: self_check.SELF_CHECK: the same computation measured in two places.
         clock: the calibration's summary.
+        advice: advice.table.ADVICE, where a prompt to advise on was given.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -106,6 +109,8 @@ def build(
         self_check=None if self_check is None else alarms(self_check),
         nominal=NOMINAL,
         first=first_screen.lines(trials, summary, provenance, self_check, clock),
+        advice=None if advice is None else {"answers": advice_table.answers(advice), "rows": advice_table.cells(advice)},
+        advice_words={"title": advice_table.TITLE, "columns": advice_table.COLUMNS, "how": advice_table.HOW},
         picture=next((_figure(path) for path in figures if path.stem == FIRST), None),
         on_cpu=any(r["job"]["accelerator"] == "cpu" for r in provenance),
     )

@@ -43,7 +43,7 @@ def sweep_of(prompt: Prompt) -> dict[str, Any]:
         "question_tokens": prompt.question.tokens,
         "states": ["hit"],
         "partners": [state_at(before, context) for before in places(prompt) if before < context],
-        "trials": 2,
+        "trials": 4,  # a process's median of two would be moved by one disturbed trial
         "stream_tokens": 2,
     }
 
