@@ -21,7 +21,7 @@ report: setup  ## as figures, and results/report.html: everything in one file
 	@$(RUN) snakemake results/report.html
 
 layout: setup  ## where in PROMPT=docs/prompt.yaml should the parts that change stand? docs/layout.md
-	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=scaling,layout -- results/layout/advice.md
+	@$(RUN) snakemake --config layout=$(or $(PROMPT),docs/prompt.yaml) experiments=layout -- results/layout/advice.md
 
 render:  ## every figure, table and claim again from the shipped raw data, beside the shipped ones; no engine
 	@$(PYTHON) workflow/scripts/set_up.py driver --no-engines

@@ -22,7 +22,7 @@ import yaml
 from xdist.scheduler import LoadScopeScheduling
 
 from coldprefix.job import Cell, Job
-from coldprefix.study.checks import parse
+from coldprefix.study.checks import load, parse
 from coldprefix.study.config import Config
 from coldprefix.study.plan import job_of
 
@@ -80,24 +80,35 @@ def snakemake() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/ with gpt2-tiny and its GGUF, made once for all tests of a worker: read it, or copy it to change it."""
+    from coldprefix.models import prepare
+
+    folder = tmp_path_factory.mktemp("tiny")
+    prepare.ensure_gguf("gpt2-tiny", load(ROOT / "config.yaml").models["gpt2-tiny"], folder)
+    return folder
+
+
 @cache
-def group(file: str) -> str:
-    """Tests that one worker of pytest-xdist does: a run of the pipeline with all that look at it, and the faults, which look at the whole machine
-    for what is left; or else those of one file.
+def group(file: str) -> tuple[int, str]:
+    """Tests that one worker of pytest-xdist does, with their rank: a run of the pipeline with all that look at it, the faults, which share what they
+    are done to, or else those of one file. What takes longest comes first, so that no worker is left alone with it.
     """
     path = Path(file)
-    starts_engines = path.parent.name in ("faults", "workflow") and "mark.engine" in (ROOT / path).read_text()
-    return "engines" if starts_engines else file
+    engines = "mark.engine" in (ROOT / path).read_text()
+    if engines and path.parent.name in ("workflow", "faults"):
+        return ["workflow", "faults"].index(path.parent.name), path.parent.name
+    return (2 if engines else 3), file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first."""
-    items.sort(key=lambda item: group(str(item.path)) != "engines")
+    items.sort(key=lambda item: group(str(item.path))[0])
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
-        return group(nodeid.partition("::")[0])
+        return group(nodeid.partition("::")[0])[1]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:

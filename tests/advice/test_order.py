@@ -15,7 +15,7 @@ from coldprefix.advice.order import best_of, layout_of, reused_by
 from coldprefix.advice.times import over_processes, saved
 from coldprefix.engines.reuse import Pool, Slot
 from coldprefix.errors import ColdprefixError
-from coldprefix.study.by_layout import sweep_of
+from coldprefix.study.by_layout import broken, ruler, sweep_of
 from coldprefix.study.prompt_file import Prompt, Segment, read_prompt
 
 QUESTION = {"name": "question", "tokens": 20, "changes": "each request"}
@@ -102,7 +102,16 @@ def test_what_is_measured_has_a_state_for_each_place_where_an_order_can_break() 
     sweep = sweep_of(CLOCK_FIRST)
     assert sweep["configurations"] == ["A456_B456"] and sweep["question_tokens"] == 20 and sweep["states"] == ["hit"]
     # As it stands it can break at 0, 12, 312 and, in its history, 872; in its best order at 0, 300, and, in its history, 860.
-    assert sweep["partners"] == [f"substitute-1@{place}" for place in (0, 12, 300, 312, 860, 872)]
+    places = [f"substitute-1@{place}" for place in (0, 12, 300, 312, 860, 872)]
+    assert sweep["partners"] == [*places, "cold", *(f"substitute-1@{place}" for place in (228, 456, 684, 911))]
+
+
+def test_the_ruler_is_made_of_other_states_than_those_it_predicts() -> None:
+    quarter = prompt_of({"name": "a", "tokens": 25, "changes": "daily"}, {"name": "b", "tokens": 75, "changes": "daily"})
+    assert broken(quarter) == [*(f"substitute-1@{place}" for place in (0, 25, 75)), "hit"]
+    assert ruler(quarter) == ["cold", *(f"substitute-1@{place}" for place in (24, 50, 74, 99))]
+    short = prompt_of({"name": "a", "tokens": 2, "changes": "daily"})
+    assert set(ruler(short)).isdisjoint(broken(short)) and ruler(short)[0] == "cold"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -65,6 +68,12 @@ def tables_of(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def measured(values: Values, phases: Sequence[str], experiments: Sequence[str], noise: float = 0.0) -> style.Measured:
-    """What a figure is drawn from."""
-    rows, provenance = requests(values, {"phases": list(phases), "experiments": list(experiments)}, noise)
+    """What a figure is drawn from; measured once for all tests that ask the same."""
+    made = _measured(json.dumps(values, sort_keys=True), tuple(phases), tuple(experiments), noise)
+    return dataclasses.replace(made, provenance=copy.deepcopy(made.provenance))
+
+
+@cache
+def _measured(values: str, phases: tuple[str, ...], experiments: tuple[str, ...], noise: float) -> style.Measured:
+    rows, provenance = requests(json.loads(values), {"phases": list(phases), "experiments": list(experiments)}, noise)
     return style.Measured(*tables_of(rows), provenance)

@@ -102,7 +102,7 @@ IN_FORCE: dict[str, dict[str, Any]] = {
 
 def test_the_advice_predicts_what_is_measured(values: Values, config: Config, tmp_path: Path) -> None:
     values = values | {"sweeps": values["sweeps"] | {"layout": sweep_of(PROMPT)}}
-    data = fake_run.measured(values, ["phase1", "phase3b"], ["scaling", "layout"])
+    data = fake_run.measured(values, ["phase1", "phase3b"], ["layout"])
     advice = advice_table.advise(PROMPT, data.trials, IN_FORCE)
     assert advice["segments"].to_list() == ["date, system, question", "system, date, question"] * 2
     now, best = advice.filter(pl.col("phase") == "phase3b").iter_rows(named=True)

@@ -16,6 +16,7 @@ import fault_table
 import numpy as np
 import pytest
 from conftest import ROOT, SAME_PATH
+from gguf import GGUFReader, GGUFWriter, LlamaFileType
 from safetensors.numpy import load_file, save_file
 
 from coldprefix.engines.contract import weights_of
@@ -32,22 +33,14 @@ from coldprefix.study.config import Config
 pytestmark = pytest.mark.engine  # the tokenizer comes from llama.cpp's source, the converter needs torch
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """models/ with gpt2-tiny and its GGUF."""
-    folder = tmp_path_factory.mktemp("models")
-    prepare.ensure_gguf("gpt2-tiny", _tiny(), folder)
-    return folder
-
-
 def _tiny() -> StandinModel:
     model = load(ROOT / "config.yaml").models["gpt2-tiny"]
     assert isinstance(model, StandinModel)
     return model
 
 
-def test_a_standin_has_the_same_bytes_on_every_machine(made: Path) -> None:
-    assert sha256_of_file(made / "gpt2-tiny" / "model.safetensors") == _tiny().sha256
+def test_a_standin_has_the_same_bytes_on_every_machine(tiny: Path) -> None:
+    assert sha256_of_file(tiny / "gpt2-tiny" / "model.safetensors") == _tiny().sha256
 
 
 @pytest.mark.parametrize(("name", "parameters", "tensors"), [("gpt2-standin", 124_439_808, 148), ("opt-125m-standin", 125_239_296, 196)])
@@ -59,15 +52,15 @@ def test_the_standins_have_the_shape_of_the_originals(config: Config, name: str,
     assert len(shapes) == tensors
 
 
-def test_weights_are_spread_as_in_an_untrained_model(made: Path) -> None:
-    tensors = load_file(made / "gpt2-tiny" / "model.safetensors")
+def test_weights_are_spread_as_in_an_untrained_model(tiny: Path) -> None:
+    tensors = load_file(tiny / "gpt2-tiny" / "model.safetensors")
     assert tensors["wte.weight"].std() == pytest.approx(0.02, rel=0.01)
     assert abs(tensors["wte.weight"].mean()) < 1e-4
     assert (tensors["h.0.ln_1.weight"] == 1).all() and (tensors["h.1.attn.c_attn.bias"] == 0).all()
 
 
-def test_the_tokenizer_is_gpt2_s(made: Path) -> None:
-    vocabulary = json.loads((made / "gpt2-tiny" / "vocab.json").read_text())
+def test_the_tokenizer_is_gpt2_s(tiny: Path) -> None:
+    vocabulary = json.loads((tiny / "gpt2-tiny" / "vocab.json").read_text())
     assert [vocabulary[token] for token in ("hello", "Ġworld", "Ġfoo", "<|endoftext|>")] == [31373, 995, 22944, 50256]
 
 
@@ -77,8 +70,8 @@ def test_other_bytes_than_expected_are_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".x.lock"]
 
 
-def test_a_finished_model_is_not_made_again_and_a_damaged_one_is(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(made, tmp_path / "models")
+def test_a_finished_model_is_not_made_again_and_a_damaged_one_is(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(tiny, tmp_path / "models")
     record = prepare.ensure_gguf("gpt2-tiny", _tiny(), tmp_path / "models")
     calls: list[str] = []
     real = standin.generate
@@ -137,9 +130,27 @@ def test_what_a_killed_process_left_of_a_model_is_removed_by_the_next_one(tmp_pa
     assert not left.exists() and kept.exists()
 
 
-def test_the_gguf_is_read_back(made: Path) -> None:
-    found = check_gguf(made / "gpt2-tiny-F16.gguf", made / "gpt2-tiny")
+def test_the_gguf_is_read_back(tiny: Path) -> None:
+    found = check_gguf(tiny / "gpt2-tiny-F16.gguf", tiny / "gpt2-tiny")
     assert found == {"architecture": "gpt2", "tensors": 28, "file_type": "F16", "context_tokens": 1024}
+
+
+@pytest.fixture(scope="module")
+def light(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GGUF file without its vocabulary, which `gguf` reads for seconds and the check does not look at."""
+    path, whole = tmp_path_factory.mktemp("light") / "m.gguf", GGUFReader(tiny / "gpt2-tiny-F16.gguf")
+    writer = GGUFWriter(path, "gpt2")
+    writer.add_file_type(LlamaFileType.MOSTLY_F16)
+    for key in ("block_count", "context_length", "embedding_length", "attention.head_count"):
+        writer.add_uint32(f"gpt2.{key}", whole.fields[f"gpt2.{key}"].contents())
+    for tensor in whole.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert check_gguf(path, tiny / "gpt2-tiny") == {"architecture": "gpt2", "tensors": 28, "file_type": "F16", "context_tokens": 1024}
+    return path
 
 
 def cut(path: Path, _model: Path) -> None:
@@ -189,10 +200,12 @@ def other_shape(_path: Path, model: Path) -> None:
         (other_shape, r"position_embd.weight has the shape \(1024, 128\)"),
     ],
 )
-def test_a_gguf_that_is_not_the_model_is_refused(made: Path, tmp_path: Path, damage: Callable[[Path, Path], None], message: str) -> None:
+def test_a_gguf_that_is_not_the_model_is_refused(
+    tiny: Path, light: Path, tmp_path: Path, damage: Callable[[Path, Path], None], message: str
+) -> None:
     folder, path = tmp_path / "model", tmp_path / "m.gguf"
-    shutil.copytree(made / "gpt2-tiny", folder)
-    shutil.copy(made / "gpt2-tiny-F16.gguf", path)
+    shutil.copytree(tiny / "gpt2-tiny", folder)
+    shutil.copy(light, path)
     damage(path, folder)
     with pytest.raises(ColdprefixError, match=message) as caught:
         check_gguf(path, folder)
@@ -201,25 +214,25 @@ def test_a_gguf_that_is_not_the_model_is_refused(made: Path, tmp_path: Path, dam
     )
 
 
-def test_weights_in_several_files_are_compared_too(made: Path, tmp_path: Path) -> None:
+def test_weights_in_several_files_are_compared_too(tiny: Path, light: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(made / "gpt2-tiny", folder)
+    shutil.copytree(tiny / "gpt2-tiny", folder)
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
     (folder / "model.safetensors").unlink()
     for number, part in enumerate((names[:9], names[9:])):
         save_file({f"transformer.{name}": tensors[name] for name in part}, folder / f"model-{number}-of-2.safetensors")
-    assert check_gguf(made / "gpt2-tiny-F16.gguf", folder)["tensors"] == 28
+    assert check_gguf(light, folder)["tensors"] == 28
     (folder / "model-0-of-2.safetensors").unlink()
     with pytest.raises(ColdprefixError, match=r"the safetensors in .* hold no h\.0\."):
-        check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+        check_gguf(light, folder)
     (folder / "model-1-of-2.safetensors").write_bytes(b"junk")
     with pytest.raises(ColdprefixError, match=r"the weights in .* cannot be read"):
-        check_gguf(made / "gpt2-tiny-F16.gguf", folder)
+        check_gguf(light, folder)
 
 
-def test_a_converted_model_is_quantised_by_the_build_s_own_program(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made, tmp_path / "models")
+def test_a_converted_model_is_quantised_by_the_build_s_own_program(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "models")
     small = _tiny().model_copy(update={"quantise": "Q8_0"})
     record = prepare.ensure_gguf("gpt2-tiny", small, tmp_path / "models")
     path = weights_of(tmp_path / "models", "gpt2-tiny", "gguf")
@@ -233,11 +246,11 @@ def test_a_converted_model_is_quantised_by_the_build_s_own_program(made: Path, t
     assert weights_of(tmp_path / "models", "gpt2-tiny", "gguf") == tmp_path / "models" / "gpt2-tiny-F16.gguf"
 
 
-def test_a_folder_of_one_s_own_is_converted_elsewhere(made: Path, tmp_path: Path) -> None:
+def test_a_folder_of_one_s_own_is_converted_elsewhere(tiny: Path, tmp_path: Path) -> None:
     """In several files, as large models are; nothing is written beside them."""
     place = tmp_path / "own"
-    shutil.copytree(made / "gpt2-tiny", place, ignore=shutil.ignore_patterns("coldprefix.json", "model.safetensors"))
-    tensors = load_file(made / "gpt2-tiny" / "model.safetensors")
+    shutil.copytree(tiny / "gpt2-tiny", place, ignore=shutil.ignore_patterns("coldprefix.json", "model.safetensors"))
+    tensors = load_file(tiny / "gpt2-tiny" / "model.safetensors")
     names = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
     for file in set(names.values()):
         save_file({name: tensors[name] for name in tensors if names[name] == file}, place / file, metadata={"format": "pt"})

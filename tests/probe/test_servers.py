@@ -20,20 +20,16 @@ from llama import Llama
 from coldprefix.engines.endpoint.session import UNDRAWN, EndpointSession
 from coldprefix.engines.endpoint.settings import EndpointSettings
 from coldprefix.errors import ColdprefixError
-from coldprefix.models import prepare
 from coldprefix.probe import trials
 from coldprefix.probe.run import Asked, probe
-from coldprefix.study.checks import load
 
 pytestmark = pytest.mark.engine
 PROBE = [sys.executable, str(ROOT / "workflow" / "scripts" / "probe.py")]
 
 
 @pytest.fixture(scope="module")
-def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    prepare.ensure_gguf("gpt2-tiny", load(ROOT / "config.yaml").models["gpt2-tiny"], folder)
-    return folder / "gpt2-tiny-F16.gguf"
+def gguf(tiny: Path) -> Path:
+    return tiny / "gpt2-tiny-F16.gguf"
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from pathlib import Path
 import fake_run
 import polars as pl
 import pytest
+import yaml
 from browser import Browser
-from conftest import Values
+from conftest import ROOT, Values
 
 from coldprefix.advice.table import ADVICE
 from coldprefix.analysis.self_check import self_check
@@ -25,9 +26,10 @@ EVIL = "<script>document.title='pwned'</script>&\"'<img src=x onerror=\"document
 Build = Callable[..., Path]
 
 
-@pytest.fixture
-def page(values: Values, tmp_path: Path) -> Path:
-    """A report over measured null engines, into which words from outside were put wherever they can come in."""
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report over measured null engines, into which words from outside were put wherever they can come in. Made once: nobody changes it."""
+    values, tmp_path = yaml.safe_load((ROOT / "config.yaml").read_text()), tmp_path_factory.mktemp("report")
     config = parse(values)
     changes = {"phases": ["phase2", "phase3b"], "experiments": ["main", "confound"]}
     rows, provenance = fake_run.requests(values, changes, noise=0.03)

@@ -63,6 +63,6 @@ def test_cells_stay_on_one_machine_unless_the_host_may_vary(values: Values, extr
 
 
 def test_advice_on_a_prompt_is_for_one_machine(values: Values) -> None:
-    changes = {"layout": "docs/prompt.yaml", "experiments": ["scaling", "layout"], "vary": "host"}
+    changes = {"layout": "docs/prompt.yaml", "experiments": ["layout"], "vary": "host"}
     with pytest.raises(ColdprefixError, match="the advice is for one machine; leave vary: host out"):
         parse(with_values(values, changes))

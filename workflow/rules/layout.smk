@@ -1,4 +1,4 @@
-# Advice on a prompt: snakemake --config layout=prompt.yaml experiments=scaling,layout
+# Advice on a prompt: snakemake --config layout=prompt.yaml experiments=layout
 
 
 if STUDY.config.layout:
@@ -6,9 +6,7 @@ if STUDY.config.layout:
     rule layout:
         input:
             prompt=STUDY.config.layout,
-            trials=expand(
-                "results/experiments/{e}/trials.parquet", e=["scaling", "layout"]
-            ),
+            trials="results/experiments/layout/trials.parquet",
             agreed="results/preflight/agreed.json",
             provenance="results/experiments/layout/provenance.json",
         output:

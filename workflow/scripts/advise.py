@@ -1,6 +1,6 @@
 """Where in a prompt the parts that change should stand: a table, a page and a figure.
 
-python advise.py --plan PLAN --prompt prompt.yaml --trials FILE... --agreed results/preflight/agreed.json --out results/layout --figure figures/layout.{pdf,png,csv,txt}
+python advise.py --plan PLAN --prompt prompt.yaml --trials FILE --agreed results/preflight/agreed.json --out results/layout --figure figures/layout.{pdf,png,csv,txt}
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plan", type=Path, required=True, help="results/plan.json, which snakemake writes: how figures look")
     parser.add_argument("--prompt", type=Path, required=True)
-    parser.add_argument("--trials", type=Path, nargs="+", required=True, help="of the sweeps scaling and layout")
+    parser.add_argument("--trials", type=Path, required=True, help="of the sweep layout")
     parser.add_argument("--agreed", type=Path, required=True, help="settings in force by phase")
     parser.add_argument("--provenance", type=Path, required=True, help="of the sweep layout: machine and weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--figure", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
     prompt = read_prompt(arguments.prompt)
-    advice = table.advise(prompt, read_tables(arguments.trials, tables.TRIALS), read_json(arguments.agreed))
+    advice = table.advise(prompt, read_tables([arguments.trials], tables.TRIALS), read_json(arguments.agreed))
     write_table(advice, arguments.out / "advice.parquet")
     weights, machine = captions.where(read_records(arguments.provenance))
     scope = f"{weights}; {machine}"

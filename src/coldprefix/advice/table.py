@@ -13,6 +13,7 @@ from coldprefix.advice.times import curves, measured, over_processes, predicted,
 from coldprefix.analysis.statistics import Estimate
 from coldprefix.figures.style import backend_title
 from coldprefix.study import registry
+from coldprefix.study.by_layout import SWEEP, ruler
 from coldprefix.study.prompt_file import Prompt
 
 TITLE = "Where the parts that change should stand"
@@ -26,7 +27,7 @@ ADVICE: dict[str, tuple[pl.DataType, str]] = {
     "segments": (pl.String(), "the segments in this order"),
     "computed_tokens": (pl.Float64(), "expected for one request, by the rule of the engine's cache"),
     "prompt_tokens": (pl.Int32(), "length of the prompt"),
-    "predicted_ms": (pl.Float64(), "expected time to first token, from the sweep over lengths"),
+    "predicted_ms": (pl.Float64(), "expected time to first token, from the ruler (study/by_layout.py)"),
     "predicted_low": (pl.Float64(), "lower end of its 95 % interval over engine processes; null below 3"),
     "predicted_high": (pl.Float64(), "upper end"),
     "measured_ms": (pl.Float64(), "the same from each case, measured (sweep layout)"),
@@ -59,7 +60,7 @@ def advise(prompt: Prompt, trials: pl.DataFrame, in_force: Mapping[str, Mapping[
     """Two rows for each backend (ADVICE).
 
     Args:
-        trials: tables.TRIALS of the sweeps `scaling` and `layout`.
+        trials: tables.TRIALS of the sweep `layout`.
         in_force: settings in force by phase, of the preflights.
     """
     valid = trials.filter("valid")
@@ -84,10 +85,10 @@ def advise(prompt: Prompt, trials: pl.DataFrame, in_force: Mapping[str, Mapping[
 
 def _times(kind: str, layouts: Sequence[Layout], prompt: Prompt, own: pl.DataFrame) -> list[dict[str, float]]:
     """Of each order the time by engine process."""
+    trials = own.filter(pl.col("sweep") == SWEEP)
     if kind == "predicted":
-        of = curves(own.filter(pl.col("sweep") == "scaling"))
+        of = curves(trials, ruler(prompt))
         return [predicted(layout, of) for layout in layouts]
-    trials = own.filter(pl.col("sweep") == "layout")
     return [measured(layout, prompt.tokens - prompt.question.tokens, trials) for layout in layouts]
 
 

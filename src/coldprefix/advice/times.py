@@ -1,51 +1,48 @@
-"""Time to first token by what a request computes and reuses, from the sweep over lengths: one curve for each engine process."""
+"""Time to first token by what a request computes, measured in the same engine processes: one curve for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
 from coldprefix.advice.order import Layout
-from coldprefix.analysis import linear
 from coldprefix.analysis.statistics import Estimate, student
 from coldprefix.study.by_layout import state_at
 
-Curve = Callable[[int, int], float]  # (tokens computed, tokens reused) -> ms
+Curve = Callable[[int], float]  # tokens computed -> ms
 
 
-def curves(scaling: pl.DataFrame) -> dict[str, Curve]:
-    """By engine process the curve of one backend: between the measured lengths a straight line, beyond them the slope of the next two.
+def curves(trials: pl.DataFrame, states: Collection[str]) -> dict[str, Curve]:
+    """By engine process the curve of one backend: between the measured points a straight line, beyond them the slope of the next two.
 
     Args:
-        scaling: the valid trials of the sweep `scaling` of one backend (tables.TRIALS): misses of rising length, and hits, whose times by
-            reused tokens say what a reused token costs.
+        trials: the valid trials of the sweep `layout` of one backend (tables.TRIALS).
+        states: those of the ruler, whose prompts have one length and compute more or less of it.
     """
-    misses, hits = (scaling.filter(pl.col("state") == state) for state in ("miss", "hit"))
-    reused = linear.fit(linear.equally_computed(hits), "stream_cached_tokens")
-    per_reused = reused.slope.value if reused and reused.slope.value else 0.0
-    medians = misses.drop_nulls("ttft_ms").group_by("engine_process", "stream_evaluated_tokens").agg(pl.col("ttft_ms").median())
+    own = trials.filter(pl.col("state").is_in(list(states))).drop_nulls("ttft_ms")
+    medians = own.group_by("engine_process", "stream_evaluated_tokens").agg(pl.col("ttft_ms").median())
     found = {}
-    for (process,), own in medians.sort("engine_process", "stream_evaluated_tokens").group_by("engine_process", maintain_order=True):
-        if own.height > 1:
-            found[str(process)] = _curve(own["stream_evaluated_tokens"].to_list(), own["ttft_ms"].to_list(), per_reused)
+    for (process,), points in medians.sort("engine_process", "stream_evaluated_tokens").group_by("engine_process", maintain_order=True):
+        if points.height > 1:
+            found[str(process)] = _curve(points["stream_evaluated_tokens"].to_list(), points["ttft_ms"].to_list())
     return found
 
 
-def _curve(tokens: Sequence[int], ms: Sequence[float], per_reused: float) -> Curve:
+def _curve(tokens: Sequence[int], ms: Sequence[float]) -> Curve:
     first, last = ((ms[i + 1] - ms[i]) / (tokens[i + 1] - tokens[i]) for i in (0, len(tokens) - 2))
 
-    def curve(computed: int, reused: int) -> float:
+    def curve(computed: int) -> float:
         beyond = max(0, computed - tokens[-1]) * last + min(0, computed - tokens[0]) * first
-        return float(np.interp(computed, tokens, ms)) + beyond + per_reused * reused
+        return float(np.interp(computed, tokens, ms)) + beyond
 
     return curve
 
 
 def predicted(layout: Layout, of: Mapping[str, Curve]) -> dict[str, float]:
     """Expected time to first token of a request, in ms, by the engine process whose curve tells it."""
-    return {process: sum(case.chance * curve(case.computed, case.reused) for case in layout.cases) for process, curve in of.items()}
+    return {process: sum(case.chance * curve(case.computed) for case in layout.cases) for process, curve in of.items()}
 
 
 def measured(layout: Layout, context: int, trials: pl.DataFrame) -> dict[str, float]:

@@ -35,15 +35,15 @@ def with_layout(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def sweep_of(prompt: Prompt) -> dict[str, Any]:
     """The sweep: a hit, in which only the question is new, and beside it, in the same processes, one token changed at each place where some
-    order of the segments can break."""
+    order of the segments can break, and at the places of the ruler."""
     context = prompt.tokens - prompt.question.tokens
     return {
         "phases": list(registry.phases()),
         "configurations": [f"A{context - context // 2}_B{context // 2}"],
         "question_tokens": prompt.question.tokens,
         "states": ["hit"],
-        "partners": [state_at(before, context) for before in places(prompt) if before < context],
-        "trials": 4,  # a process's median of two would be moved by one disturbed trial
+        "partners": [*(state for state in broken(prompt) if state != "hit"), *ruler(prompt)],
+        "trials": 2,
         "stream_tokens": 2,
     }
 
@@ -53,7 +53,24 @@ def state_at(before: int, context: int) -> str:
     return "hit" if before >= context else f"substitute-1@{before}"
 
 
-def places(prompt: Prompt) -> list[int]:
-    """Where the prompt can break, as it stands and in its best order."""
+def broken(prompt: Prompt) -> list[str]:
+    """The states of a prompt that breaks, as it stands or in its best order."""
+    context = prompt.tokens - prompt.question.tokens
     found = {before for order in (prompt.segments, prompt.best_order()) for _, before, _ in breaks(order, prompt.requests_per_hour)}
-    return sorted(found)
+    return [state_at(before, context) for before in sorted(found)]
+
+
+def ruler(prompt: Prompt) -> list[str]:
+    """States that say what so many computed tokens take in a prompt of this length: all of them, a quarter less each time, and the least.
+
+    None of them is a state that the advice is about, so that what they predict can be held against what was measured there. They are measured in
+    the same processes, whose own speed then cancels out.
+    """
+    context = prompt.tokens - prompt.question.tokens
+    taken, found = set(broken(prompt)), ["cold"]
+    for place in (context // 4, context // 2, 3 * context // 4, context - 1):
+        free = next((at for at in range(place, 0, -1) if state_at(at, context) not in taken), None)
+        if free is not None:
+            found.append(state_at(free, context))
+            taken.add(found[-1])
+    return found

@@ -80,8 +80,8 @@ def _names(config: Config) -> Iterator[str]:
     for key, name in named:
         if name not in config.models:
             yield f"{key}: there is no model {name!r}{suggest(name, config.models)}; the models are {', '.join(config.models)}"
-    if config.layout and (lacking := [name for name in ("scaling", "layout") if name not in config.experiments]):
-        yield f"layout: the advice needs the experiments scaling and layout, and {lacking[0]} is not asked for; write experiments=scaling,layout"
+    if config.layout and "layout" not in config.experiments:
+        yield "layout: the advice needs the experiment layout, which is not asked for; write experiments=layout"
     if config.layout and config.vary:
         yield "layout: the advice is for one machine; leave vary: host out"
     for name in config.experiments:
