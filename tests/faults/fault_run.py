@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -102,15 +103,18 @@ def until(condition: Callable[[], T | None], timeout_s: float, what: str, every_
 
 
 def shared_memory() -> set[str]:
-    """Names in /dev/shm that no living process has mapped: those are in use, maybe by another run."""
-    there = {str(p) for p in Path("/dev/shm").iterdir()}  # first, so that what comes meanwhile is not taken for what is left
-    used = set()
+    """Names in /dev/shm that no living process has mapped: those are in use, maybe by another run. By inode: who makes a semaphore
+    maps it under a name that it then takes away (sem_open of glibc).
+    """
+    there: dict[str, int] = {}  # first, so that what comes meanwhile is not taken for what is left
+    for path in Path("/dev/shm").iterdir():
+        with suppress(OSError):
+            there[str(path)] = path.stat().st_ino
+    used: set[int] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            used |= set(re.findall(r"/dev/shm/\S+", maps.read_text()))
-        except OSError:  # it has ended
-            pass
-    return {name for name in there - used if Path(name).exists()}
+        with suppress(OSError):  # it has ended
+            used |= {int(inode) for inode in re.findall(r" (\d+) +/dev/shm/", maps.read_text())}
+    return {name for name, inode in there.items() if inode not in used and Path(name).exists()}
 
 
 def traces(tmp: Path) -> set[str]:

@@ -40,7 +40,7 @@ def module(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def test_the_linter_finds_nothing_but_that_there_is_no_conda(snakemake: Run, tmp_path: Path) -> None:
     """With the rules that only some configurations have, too."""
-    asked = ["compare={one: a, other: b, vary: host}", f"layout={ROOT / 'docs' / 'prompt.yaml'}", "experiments=layout"]
+    asked = ["compare={one: a, other: b, vary: host}", f"layout={ROOT / 'docs' / 'prompt.yaml'}", "experiments=scaling,layout"]
     done = snakemake(tmp_path, "--lint", "--config", *asked)
     said = done.stdout + done.stderr
     assert set(re.findall(r"^    \* (.*?):?$", said, re.M)) == {REMAINS}, said

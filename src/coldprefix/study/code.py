@@ -37,7 +37,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "aggregate": (*SUMMARIES, "engines"),
     "check_claims": (*STUDY, "claims"),
     "plot": (*STUDY, "figures", "instrument"),
-    "build_report": (*STUDY, "figures", "report"),
+    "build_report": (*STUDY, "figures", "report", "advice"),
     "compare_runs": (*STUDY, "figures"),
     "advise": (*STUDY, "figures", "advice"),
     "trace": (*STUDY, "figures", "traces"),
