@@ -62,8 +62,8 @@ def broken(prompt: Prompt) -> list[str]:
 
 def ruler(prompt: Prompt) -> list[str]:
     """States that say what so many computed tokens take in a prompt of this length: all of them, what an edit in the middle leaves, half of that
-    again and again, and an edit of the last token. Most requests compute few tokens, where llama.cpp's time rises in steps (64 tokens 126 ms,
-    76 tokens 160 ms on 2 cores, 124M), so that is where most points are.
+    again and again, and an edit of the last token. Most requests compute few tokens, so that is where most points are. (On a CPU
+    llama.cpp's time does not even rise there: 52 tokens took 190 ms, 64 took 125. See docs/layout.md.)
 
     None of them is a state that the advice is about, so that what they predict can be held against what was measured there. They are measured in
     the same processes, whose own speed then cancels out.
