@@ -23,6 +23,14 @@ from coldprefix.report import page as report
 from coldprefix.study.checks import parse
 
 EVIL = "<script>document.title='pwned'</script>&\"'<img src=x onerror=\"document.title='pwned'\">"
+TIMES = {
+    "wall_s": 60.0,
+    "job_s": 61.0,
+    "engine_busy_s": 48.0,
+    "engine_start_s": [3.0],
+    "settle_s": 1.0,
+    "finished_at": "2026-01-01T00:00:00+00:00",
+}
 Build = Callable[..., Path]
 
 
@@ -33,10 +41,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = parse(values)
     changes = {"phases": ["phase2", "phase3b"], "experiments": ["main", "confound"]}
     rows, provenance = fake_run.requests(values, changes, noise=0.03)
-    times = {"wall_s": 60.0, "job_s": 61.0, "engine_busy_s": 48.0, "engine_start_s": [3.0], "settle_s": 1.0}
     for record in provenance:
-        record |= times | {"host": {"cpu": f"CPU {EVIL}", "gpus": []}, "in_force": {"slots": 1, "version": EVIL}}
-        record |= {"finished_at": "2026-01-01T00:00:00+00:00"}
+        record |= TIMES | {"host": {"cpu": f"CPU {EVIL}", "gpus": []}, "in_force": {"slots": 1, "version": EVIL}}
     bad = (pl.col("trial") == 2) & (pl.col("sweep") == "main")
     trials, summary = fake_run.tables_of(rows.with_columns(rejection=pl.when(bad).then(pl.lit(EVIL)).otherwise("rejection")))
     figure = tmp_path / "fig1_invalidation.png"
@@ -134,7 +140,7 @@ def test_the_advice_on_a_prompt_is_a_section_of_the_report(page: Path, values: V
     advice = pl.DataFrame([row, best], schema=tables.schema(ADVICE))
     rows, provenance = fake_run.requests(values, {"phases": ["phase3b"], "experiments": ["main"]})
     for record in provenance:
-        record |= {"wall_s": 60.0, "job_s": 61.0, "engine_busy_s": 48.0, "engine_start_s": [3.0], "settle_s": 1.0, "in_force": {"slots": 1}, "finished_at": "2026-01-01T00:00:00+00:00"}  # fmt: skip
+        record |= TIMES | {"in_force": {"slots": 1}}
     told = tmp_path / "told.html"
     told.write_text(report.build(*fake_run.tables_of(rows), None, provenance, [], advice=advice), encoding="utf-8")
     browser.open(told, 400)
