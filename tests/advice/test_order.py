@@ -15,6 +15,7 @@ from coldprefix.advice.order import best_of, layout_of, reused_by
 from coldprefix.advice.times import over_processes, saved
 from coldprefix.engines.reuse import Pool, Slot
 from coldprefix.errors import ColdprefixError
+from coldprefix.measure.edits import load
 from coldprefix.study.by_layout import broken, ruler, sweep_of
 from coldprefix.study.prompt_file import Prompt, Segment, read_prompt
 
@@ -103,15 +104,19 @@ def test_what_is_measured_has_a_state_for_each_place_where_an_order_can_break() 
     assert sweep["configurations"] == ["A456_B456"] and sweep["question_tokens"] == 20 and sweep["states"] == ["hit"]
     # As it stands it can break at 0, 12, 312 and, in its history, 872; in its best order at 0, 300, and, in its history, 860.
     places = [f"substitute-1@{place}" for place in (0, 12, 300, 312, 860, 872)]
-    assert sweep["partners"] == [*places, "cold", *(f"substitute-1@{place}" for place in (456, 684, 798, 855, 884, 911))]
+    new = [f"substitute-{912 - place}@{place}" for place in (0, 12, 300, 312, 860, 872)]
+    assert sweep["partners"] == [*places, "cold", *new]
 
 
-def test_the_ruler_is_made_of_other_states_than_those_it_predicts() -> None:
+def test_the_ruler_computes_as_many_tokens_in_other_states() -> None:
     quarter = prompt_of({"name": "a", "tokens": 25, "changes": "daily"}, {"name": "b", "tokens": 75, "changes": "daily"})
     assert broken(quarter) == [*(f"substitute-1@{place}" for place in (0, 25, 75)), "hit"]
-    assert ruler(quarter) == ["cold", *(f"substitute-1@{place}" for place in (50, 74, 88, 94, 97, 99))]
-    short = prompt_of({"name": "a", "tokens": 2, "changes": "daily"})
-    assert set(ruler(short)).isdisjoint(broken(short)) and ruler(short)[0] == "cold"
+    assert ruler(quarter) == ["cold", "substitute-100@0", "substitute-75@25", "substitute-25@75", "truncate@99"]
+    for state, other in zip(broken(quarter), ruler(quarter)[1:], strict=True):
+        computed = [length - shared for length, shared in (load(name).shape(50, 50, 20) for name in (state, other))]
+        assert computed[0] == computed[1], (state, other)
+    short = prompt_of({"name": "a", "tokens": 2, "changes": "each request", "added": 1})
+    assert broken(short) == ["substitute-1@1"] and ruler(short) == ["cold"], "the one token of a growth cannot be changed in two ways"
 
 
 @pytest.mark.parametrize(

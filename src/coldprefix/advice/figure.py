@@ -47,7 +47,7 @@ def draw(advice: pl.DataFrame, settings: Figures, scope: str) -> style.Drawing:
     )
     captions.note(figure, scope.replace("; ", ".\n") + f".\nBars: {captions.INTERVAL}.", settings.font_pt)
     text = "Expected time to first token of a request of the prompt, as it stands and in its best order, with the expected number of computed tokens"
-    text += f" in the bars. Bars: measured, {captions.INTERVAL}; dashed: predicted from what other numbers of computed tokens took in the same processes, and the rule of the engine's cache."
+    text += f" in the bars. Bars: measured, {captions.INTERVAL}; dashed: predicted from what other edits that compute as many tokens took in the same processes, and the rule of the engine's cache."
     text += (
         f" Below each backend: by how much the best order is earlier, as measured within each engine process, {captions.INTERVAL}. {scope}."
     )

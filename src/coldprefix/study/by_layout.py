@@ -35,7 +35,7 @@ def with_layout(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def sweep_of(prompt: Prompt) -> dict[str, Any]:
     """The sweep: a hit, in which only the question is new, and beside it, in the same processes, one token changed at each place where some
-    order of the segments can break, and at the places of the ruler."""
+    order of the segments can break, and the ruler's states."""
     context = prompt.tokens - prompt.question.tokens
     return {
         "phases": list(registry.phases()),
@@ -61,18 +61,17 @@ def broken(prompt: Prompt) -> list[str]:
 
 
 def ruler(prompt: Prompt) -> list[str]:
-    """States that say what so many computed tokens take in a prompt of this length: all of them, what an edit in the middle leaves, half of that
-    again and again, and an edit of the last token. Most requests compute few tokens, so that is where most points are. (On a CPU
-    llama.cpp's time does not even rise there: 52 tokens took 190 ms, 64 took 125. See docs/layout.md.)
+    """States that say what so many computed tokens take in a prompt of this length: cold, and for each place where an order breaks another edit
+    that computes as many: everything behind it is new.
 
-    None of them is a state that the advice is about, so that what they predict can be held against what was measured there. They are measured in
-    the same processes, whose own speed then cancels out.
+    As many exactly, since a time does not rise with every token: on a CPU llama.cpp took 190 ms for 52 tokens and 125 for 64 (docs/layout.md). None
+    of them is a state that the advice is about, so that what they predict can be held against what was measured there. They are
+    measured in the same processes, whose own speed then cancels out.
     """
     context = prompt.tokens - prompt.question.tokens
-    taken, found = set(broken(prompt)), ["cold"]
-    for behind in (context // 2, context // 4, context // 8, context // 16, context // 32, 1):
-        free = next((at for at in range(context - behind, 0, -1) if state_at(at, context) not in taken), None)
-        if free is not None:
-            found.append(state_at(free, context))
-            taken.add(found[-1])
+    found = ["cold"]
+    for state in broken(prompt):
+        behind = context - int(state.partition("@")[2] or context)
+        if behind != 1:  # one token is all that can be changed there: the straight line between the others has to do
+            found.append(f"substitute-{behind}@{context - behind}" if behind else f"truncate@{context - 1}")
     return found
