@@ -11,6 +11,7 @@ from coldprefix.study import registry
 from coldprefix.study.prompt_file import Prompt, breaks, read_prompt
 
 SWEEP = "layout"
+OFTEN = 0.01  # of the requests
 
 
 def with_layout(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,13 +57,12 @@ def state_at(before: int, context: int) -> str:
 def broken(prompt: Prompt) -> list[str]:
     """The states of a prompt that breaks, as it stands or in its best order."""
     context = prompt.tokens - prompt.question.tokens
-    found = {before for order in (prompt.segments, prompt.best_order()) for _, before, _ in breaks(order, prompt.requests_per_hour)}
-    return [state_at(before, context) for before in sorted(found)]
+    return [state_at(before, context) for before in sorted(_chances(prompt))]
 
 
 def ruler(prompt: Prompt) -> list[str]:
-    """States that say what so many computed tokens take in a prompt of this length: cold, and for each place where an order breaks another edit
-    that computes as many: everything behind it is new.
+    """States that say what so many computed tokens take in a prompt of this length: cold, and for each place where an order often breaks another
+    edit that computes as many: everything behind it is new. What seldom happens is found on the straight line between them.
 
     As many exactly, since a time does not rise with every token: on a CPU llama.cpp took 190 ms for 52 tokens and 125 for 64 (docs/layout.md). None
     of them is a state that the advice is about, so that what they predict can be held against what was measured there. They are
@@ -70,8 +70,21 @@ def ruler(prompt: Prompt) -> list[str]:
     """
     context = prompt.tokens - prompt.question.tokens
     found = ["cold"]
-    for state in broken(prompt):
-        behind = context - int(state.partition("@")[2] or context)
-        if behind != 1:  # one token is all that can be changed there: the straight line between the others has to do
-            found.append(f"substitute-{behind}@{context - behind}" if behind else f"truncate@{context - 1}")
+    for before in sorted(before for before, chance in _chances(prompt).items() if chance >= OFTEN):
+        behind = max(context - before, 0)
+        if not behind:
+            found.append(f"truncate@{context - 1}")
+        elif before and behind > 1:  # with nothing before it, it is cold; of one token there is no other edit
+            found.append(f"substitute-{behind}@{before}")
+    return found
+
+
+def _chances(prompt: Prompt) -> dict[int, float]:
+    """Of each place where the prompt can break, as it stands or in its best order, the probability in the order where it is more."""
+    found: dict[int, float] = {}
+    for order in (prompt.segments, prompt.best_order()):
+        own: dict[int, float] = {}
+        for _, before, chance in breaks(order, prompt.requests_per_hour):
+            own[before] = own.get(before, 0) + chance
+        found |= {before: max(chance, found.get(before, 0)) for before, chance in own.items()}
     return found

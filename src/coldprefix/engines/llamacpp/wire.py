@@ -60,13 +60,13 @@ class LlamaWire(Wire):
     def next_token(self, prompt: Sequence[int]) -> NextToken:
         """As of `contract.Session`. The probabilities are those before sampling, which the forced token does not change (seen: to the last digit);
         without it llama-server was seen to leave them out of an answer."""
-        body: dict[str, Any] = {"stream": False, **NEUTRAL, "cache_prompt": self._prompt_cache}
+        body: dict[str, Any] = {"stream": False, **NEUTRAL, **self._forced, "cache_prompt": self._prompt_cache}
         if self.form == "chat":
             body |= {"messages": self.render(prompt).value, "max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
             answer = self.client.ask("/v1/chat/completions", body)
             told = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         else:
-            body |= {"prompt": self.render(prompt).value, "n_predict": 1, "n_probs": TOP, **self._forced}
+            body |= {"prompt": self.render(prompt).value, "n_predict": 1, "n_probs": TOP}
             answer = self.client.ask("/completion", body)
             told = answer["completion_probabilities"][0]["top_logprobs"]
         return NextToken({int(entry["id"]): float(entry["logprob"]) for entry in told}, count(answer, "timings", "cache_n"))
