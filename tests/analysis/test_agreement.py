@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from coldprefix.analysis.agreement import disagreements
 from coldprefix.engines.contract import load
-from coldprefix.engines.llamacpp.log import settings_from_log
+from coldprefix.engines.llamacpp.log import settings_from_log, slot_tokens
 from coldprefix.errors import ColdprefixError
 
 MUST_AGREE = load("llamacpp").must_agree
@@ -72,6 +72,12 @@ def test_llamacpp_s_log_is_read_at_its_last_context() -> None:
     assert found["context_tokens"] == 1024 and found["batch_tokens"] == 1024 and found["ubatch_tokens"] == 512
     assert found["kv_bytes_per_token"] == 36_864  # claim C7 of the study: 2 x 12 layers x 768 x 2 bytes
     assert found["flash_attention"] == "enabled" and found["kv_dtype"] == "f16/f16" and found["gpu_layers"] == "0"
+
+
+def test_a_cache_is_padded_and_a_slot_is_not_longer_than_its_model() -> None:
+    """As llama-server's /props say, of a model of 640 tokens, whose cache has 768."""
+    assert slot_tokens(768, "print_info: n_ctx_train           = 640\n") == 640
+    assert slot_tokens(768, "print_info: n_ctx_train           = 8192\n") == slot_tokens(768, "") == 768
 
 
 def test_a_log_that_changed_its_wording_is_an_error() -> None:

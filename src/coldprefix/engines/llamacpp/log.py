@@ -81,3 +81,9 @@ def settings_from_log(log: str) -> dict[str, Any]:
         "recurrent": bool(states),
         "gpu_layers": f"{offloaded[-1][0]}/{offloaded[-1][1]}" if offloaded else "0",
     }
+
+
+def slot_tokens(cells: int, log: str) -> int:
+    """Tokens that llama-server allows in a slot: its cells, which libllama rounds up to a multiple of 256, but no more than the model was made for."""
+    trained = re.search(r"n_ctx_train\s*= (\d+)", log)
+    return min(cells, int(trained[1])) if trained else cells

@@ -12,7 +12,7 @@ from coldprefix.engines.client import Client
 from coldprefix.engines.contract import Completion, NextToken, Session
 from coldprefix.engines.llamacpp.build import ensure_build
 from coldprefix.engines.llamacpp.engine import settings_of
-from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log
+from coldprefix.engines.llamacpp.log import loaded_libraries, settings_from_log, slot_tokens
 from coldprefix.engines.llamacpp.reuse import memory_of
 from coldprefix.engines.llamacpp.wire import LlamaWire
 from coldprefix.engines.reuse import Memory
@@ -90,7 +90,7 @@ class LlamaServer(Session):
                 f"{self._server.log}"
             )
         settings = self._told
-        if (slots, context) != (settings["slots"], settings["context_tokens"]):
+        if (slots, context) != (settings["slots"], slot_tokens(settings["context_tokens"], log)):
             raise ColdprefixError(f"llama-server's /props ({slots} slots of {context} tokens) contradict its log ({settings})")
         return {
             **settings,
