@@ -49,10 +49,10 @@ trace: setup  ## what of FILE=docs/agent_trace.jsonl, a log of requests, a cache
 	@$(RUN) snakemake --config trace=$(or $(FILE),docs/agent_trace.jsonl) -- results/trace/trace.md
 
 test: setup  ## the tests, less those that only repeat with other values and the faults that take long (make faults)
-	@$(RUN) python -m compileall -q src && python -m pytest -n 3
+	@$(RUN) python -m compileall -q src && python -m pytest -n 2
 
 test-all: setup  ## all tests, the slow ones, too
-	@$(RUN) python -m compileall -q src && python -m pytest -n 3 -m "slow or not slow"
+	@$(RUN) python -m compileall -q src && python -m pytest -n 2 -m "slow or not slow"
 
 faults: setup  ## faults done to real processes, the slow ones and the soak too; writes docs/faults.md
 	@$(RUN) COLDPREFIX_FAULT_TABLE=docs/faults.md python -m pytest -m "slow or not slow" tests/faults tests/models tests/slurm
