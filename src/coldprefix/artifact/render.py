@@ -113,21 +113,25 @@ def _files(figure: str) -> list[str]:
     return [f"figures/{figure}.{format}" for format in FORMATS]
 
 
-def make(reference: Reference, out: Path) -> list[str]:
-    """Run all programs in ``out``, as many at once as there are CPUs. Returns a line for each that failed, with its message.
+def workers() -> ProcessPoolExecutor:
+    """Processes, one for each CPU, that run one program after the other: loading what they import takes longer than most of them."""
+    return ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn"))
+
+
+def make(reference: Reference, out: Path, pool: ProcessPoolExecutor | None = None) -> list[str]:
+    """Run all programs in ``out``, in these ``workers`` or in some of its own. Returns a line for each that failed, with its message.
 
     Raises:
         ColdprefixError: a process was killed that ran them.
     """
     out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
-    # Each process runs one program after the other: loading what they import takes longer than most of them.
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        try:
+    try:
+        with workers() if pool is None else contextlib.nullcontext(pool) as running:
             for stage in stages(reference):
-                failed += [line for line in pool.map(partial(_run, out=out.absolute()), stage) if line]
-        except BrokenProcessPool as error:
-            raise ColdprefixError(f"{reference.name}: a process that makes tables and figures was killed; is there memory left?") from error
+                failed += [line for line in running.map(partial(_run, out=out.absolute()), stage) if line]
+    except BrokenProcessPool as error:
+        raise ColdprefixError(f"{reference.name}: a process that makes tables and figures was killed; is there memory left?") from error
     return failed
 
 
@@ -177,9 +181,9 @@ class Rendered:
         return not (self.broken or self.failed or self.differing) and all(claim.passed for claim in self.claims)
 
 
-def render(reference: Reference, out: Path) -> Rendered:
-    """Make everything in ``out`` (an empty folder, or one of an earlier render) and set it beside what was shipped."""
-    broken, failed = reference.check(), make(reference, out)
+def render(reference: Reference, out: Path, pool: ProcessPoolExecutor | None = None) -> Rendered:
+    """Make everything in ``out`` (an empty folder, or one of an earlier render) and set it beside what was shipped. ``pool``: as of `make`."""
+    broken, failed = reference.check(), make(reference, out, pool)
     shipped = sorted(file for file in reference.expected.rglob("*") if file.is_file() and file.suffix != ".sha256")
     found = {
         file.relative_to(reference.expected).as_posix(): same.difference(file, out / file.relative_to(reference.expected))
