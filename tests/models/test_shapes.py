@@ -125,6 +125,7 @@ def test_the_identity_is_of_the_content_and_the_seed(values: Values, config_json
     first = identity()
     assert parse(values).models["llama-tiny"].identity == first, "the same content in another file"
     assert identity(seed=2) != first
+    assert identity(quantise="Q4_K_M") not in (first, identity(quantise="Q8_0"))
     config_json.write_text(config_json.read_text().replace("8192", "4096"))
     assert identity() != first
 

@@ -91,7 +91,7 @@ class ShapesModel(ModelEntry):
         return {**told, **values}
 
     @property
-    def identity(self) -> str:
+    def original(self) -> str:
         config = sha256_of(_content(self.config)) if isinstance(self.config, str) else self.config.sha256
         decides = {"config": config, "seed": self.seed, "positions": self.positions, "format": FORMAT}
         return sha256_of(json.dumps(decides | {"tokenizer": source_key(), "transformers": transformers_version()}).encode())
