@@ -71,8 +71,9 @@ def test_an_engine_that_computes_another_model_is_refused(tmp_path: Path) -> Non
     (tmp_path / "reference.json").write_text(json.dumps(told))
     found = check_reference(Saying({5: -1.1, 6: -2.0}), tmp_path)
     assert found is not None and found["difference"] == pytest.approx(0.1) and found["of_another_prompt"] == pytest.approx(1.0)
-    with pytest.raises(ColdprefixError, match=r"does not compute the model: .* differ by 3 .* 0 are the same"):
-        check_reference(Saying({8: -1.0, 9: -4.0}), tmp_path)
-    kept = check_reference(Saying({8: -1.0, 9: -4.0}), tmp_path, quantised=True)
+    for gguf_type in (None, "F16"):
+        with pytest.raises(ColdprefixError, match=r"does not compute the model: .* differ by 3 .* 0 are the same"):
+            check_reference(Saying({8: -1.0, 9: -4.0}), tmp_path, gguf_type)
+    kept = check_reference(Saying({8: -1.0, 9: -4.0}), tmp_path, "Q4_K_M")
     assert kept is not None and kept["difference"] == pytest.approx(3), "its reference is that of the weights before"
     assert check_reference(NullSession("slot"), tmp_path) is None, "it cannot say"

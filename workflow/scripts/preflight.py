@@ -57,7 +57,7 @@ def look(job: Job, models: Path, log: Path, out: Path) -> None:
                 f"{engine.title} has switched {engine.name}.{engine.caching} off by itself, so nothing can be reused; write "
                 f"{engine.caching}: false with states: [miss], or leave {job.phase} out of phases. Why, may stand in its log: {log}"
             )
-        reference = check_reference(session, models / job.model.name, job.model.gguf_type not in (None, "F16", "BF16", "F32"))
+        reference = check_reference(session, models / job.model.name, job.model.gguf_type)
         # Of a server that somebody else runs no rule is known: its trials are held against what can be at most.
         probed = probe(session, job, in_force["context_tokens"], log) if engine.weights != "served" else []
         start_s = session.start_s

@@ -18,9 +18,10 @@ FILE = "reference.json"  # in a model's folder, where its source has made one (w
 TOLERANCE = 0.5
 
 
-def check_reference(session: Session, folder: Path, quantised: bool = False) -> dict[str, Any] | None:
+def check_reference(session: Session, folder: Path, gguf_type: str | None = None) -> dict[str, Any] | None:
     """Compare the engine's next token after a short prompt with the reference in the model's folder, which is that of the weights as they were made:
-    of ``quantised`` ones the difference is only recorded. (Random weights do not survive it: 4 bits were seen to change more than another prompt.)
+    where ``gguf_type``, of the file that the engine loads, says that they were quantised since, the difference is only recorded. (Random weights do
+    not survive it: 4 bits were seen to change more than another prompt.)
 
     Returns:
         {"difference", "of_another_prompt"} of log-probabilities; None where the model has no reference or the engine cannot say.
@@ -36,7 +37,7 @@ def check_reference(session: Session, folder: Path, quantised: bool = False) -> 
         return None
     wanted, other = ({int(token): float(value) for token, value in told[key].items()} for key in ("top", "other_top"))
     seen, scale = distance(wanted, found.logprobs), distance(wanted, other)
-    if seen > TOLERANCE * scale and not quantised:
+    if seen > TOLERANCE * scale and gguf_type in (None, "F16"):
         raise Refused(
             f"the engine does not compute the model: the log-probabilities of the next token differ by {seen:.3g} from those that transformers "
             f"{told['transformers']} computed from the same files ({told['dtype']}); another prompt makes a difference of {scale:.3g}. Of the 20 "

@@ -83,8 +83,6 @@ def _chances(prompt: Prompt) -> dict[int, float]:
     """Of each place where the prompt can break, as it stands or in its best order, the probability in the order where it is more."""
     found: dict[int, float] = {}
     for order in (prompt.segments, prompt.best_order()):
-        own: dict[int, float] = {}
         for _, before, chance in breaks(order, prompt.requests_per_hour):
-            own[before] = own.get(before, 0) + chance
-        found |= {before: max(chance, found.get(before, 0)) for before, chance in own.items()}
+            found[before] = max(chance, found.get(before, 0.0))
     return found
